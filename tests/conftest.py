@@ -1,0 +1,25 @@
+"""Async tests run on virtual time by default; `@pytest.mark.real_time` gives them a real clock."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import pytest
+
+from holdfast.testing import run_virtual
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run `async def test_...`: no plugin, one rule."""
+    function = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(function):
+        return None
+    names = inspect.signature(function).parameters
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    if pyfuncitem.get_closest_marker("real_time"):
+        asyncio.run(function(**arguments))
+    else:
+        run_virtual(function(**arguments))
+    return True
