@@ -1,0 +1,150 @@
+"""How patient, how fast, how loud: every number of the supervision, validated as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+
+class PolicyError(ValueError):
+    """A policy that contradicts itself; the message names each contradiction."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The numbers of one account's supervision. All durations in seconds.
+
+    Raises PolicyError when the numbers contradict each other.
+    """
+
+    attempt_timeout: float = 30.0
+    """A whole connection attempt: DNS 5, TCP 5, TLS 5, upgrade 10, login 10."""
+    step_timeout: float = 10.0
+    """One named step of an attempt (waiting for HELLO, for READY, ...)."""
+
+    backoff_first: float = 1.0
+    backoff_factor: float = 2.0
+    backoff_cap: float = 60.0
+    backoff_slow_cap: float = 300.0
+    """The cap while throttled, flapping, or with the breaker open."""
+
+    stable_after: float = 300.0
+    """A run of this length resets the counters; a mere connect never does."""
+    quick_life: float = 5.0
+    """A connection that dies sooner has proved nothing."""
+    flap_after: int = 3
+    """This many quick lives in a row are a fault of their own."""
+
+    silence_limit: float = 60.0
+    """Longest silence before a connection is dead, probe included."""
+    probe_grace: float = 20.0
+    """How much of the silence limit is left to answer the probe."""
+    beat_misses: int = 3
+    """Heartbeats in a row not sent or not acknowledged that end a connection."""
+
+    escalate_after: int = 10
+    """Consecutive failures after which an error is published and a person is told."""
+    breaker_after: int = 10
+    """Consecutive failures after which only slow single probes are made."""
+
+    fresh_limit: int | None = None
+    """Fresh logins the platform allows in ``fresh_window``; None where it does not count."""
+    fresh_window: float = 86_400.0
+
+    opens_limit: int = 10
+    """Hot-loop bound: never more opens than this in ``opens_window``, on any path."""
+    opens_window: float = 60.0
+
+    recycle_delay: float = 1.0
+    recycle_limit: int = 5
+    """Immediate reconnects per ``opens_window``; further ones back off."""
+    resume_tries: int = 2
+    """Failed resumes after which a fresh login is made."""
+
+    conflict_grace: float = 90.0
+    """How long a second owner may be our own former self (field reports: 30 to 90 s)."""
+    conflict_cap: float = 10.0
+    """Longest delay between attempts inside that grace."""
+    conflict_recheck: float = 300.0
+
+    verify_first: float = 300.0
+    """First re-verification of a blocked account; doubles up to ``verify_cap``."""
+    verify_cap: float = 3_600.0
+
+    close_timeout: float = 4.0
+    """A polite close; then the abort. Together below the 5 s in which every stop ends."""
+    abort_timeout: float = 0.5
+    """After the abort; then the connection is abandoned."""
+
+    late_after: float = 2.0
+    """A deadline noticed later than this was missed by us, not by the peer."""
+
+    label: str = "account"
+    """Prefix of the codes of the supervisor's own errors, for example ``qq``."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{field.name} must be above 0 (it is {value!r})"
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), int | float) and value <= 0
+        ]
+        for small, large in (
+            ("backoff_first", "backoff_cap"),
+            ("backoff_cap", "backoff_slow_cap"),
+            ("step_timeout", "attempt_timeout"),
+            ("probe_grace", "silence_limit"),
+            ("quick_life", "stable_after"),
+            ("recycle_limit", "opens_limit"),
+            ("conflict_cap", "conflict_grace"),
+            ("verify_first", "verify_cap"),
+        ):
+            if getattr(self, small) > getattr(self, large):
+                problems.append(
+                    f"{small} ({getattr(self, small)}) must not exceed "
+                    f"{large} ({getattr(self, large)})"
+                )
+        if self.backoff_factor < 1:
+            problems.append(f"backoff_factor must be at least 1 (it is {self.backoff_factor})")
+        if self.probe_grace >= self.silence_limit:
+            problems.append("probe_grace must be shorter than silence_limit")
+        if self.close_timeout + self.abort_timeout >= 5.0:
+            problems.append(
+                "close_timeout + abort_timeout must stay below 5 s, the promised time to stop"
+            )
+        if problems:
+            raise PolicyError(problems)
+
+    def with_(self, overrides: Mapping[str, Any]) -> Policy:
+        """A copy with some numbers changed, validated again. Raises PolicyError."""
+        return replace(self, **overrides)
+
+
+PRESETS: dict[str, Mapping[str, Any]] = {
+    # The first step is 20 s because jitter takes up to half of it and the platform's users
+    # asked for at least 10 s; never above 300 s.
+    "dingtalk": {"backoff_first": 20.0, "backoff_cap": 300.0, "label": "dingtalk"},
+    "feishu": {"backoff_first": 2.0, "backoff_slow_cap": 60.0, "label": "feishu"},
+    # The ladder of a long poller ends at 60 s even past escalation: a poll a minute hurts nobody.
+    "telegram": {"backoff_slow_cap": 60.0, "label": "telegram"},
+    # session_start_limit: 1000 a day (QQ documentation, GET /gateway/bot).
+    "qqbot": {
+        "backoff_first": 2.0,
+        "escalate_after": 100,
+        "fresh_limit": 1000,
+        "label": "qq",
+    },
+    # 1000 IDENTIFY a day (Discord gateway documentation); past it the token is reset.
+    "discord": {"fresh_limit": 1000, "label": "discord"},
+}
+"""What differs from the defaults, by platform."""
+
+
+def preset(platform: str, overrides: Mapping[str, Any] | None = None) -> Policy:
+    """The policy of a platform, with the user's own numbers on top. Raises PolicyError."""
+    chosen = {"label": platform, **PRESETS.get(platform, {}), **(overrides or {})}
+    return Policy(**chosen)
