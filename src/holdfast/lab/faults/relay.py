@@ -41,6 +41,9 @@ ACCEPT_RETRY = 1.0
 STOP_TIMEOUT = 5.0
 """Seconds in which all aborted sockets must be gone; the limit for a stop in the lab's rules."""
 
+_PLAIN = Shape()
+_STALLED = Shape(stalled=True)
+
 
 class Mode(enum.Enum):
     """What a relay does with its connections."""
@@ -86,7 +89,7 @@ class Relay:
         self.to_server = Traffic()
         self.to_client = Traffic()
         self.log: deque[Change] = deque(maxlen=LOG_SIZE)
-        self._shape = Shape()
+        self._shape = _PLAIN
         self._strikes_new = False
         self._idle: tuple[float | None, bool] = (None, False)
         self._socket: socket.socket | None = None
@@ -147,7 +150,7 @@ class Relay:
         self._enter(Mode.PASS)
 
     def heal(self) -> None:
-        """Back to pass, and RST for every connection that lost bytes or was struck by a hole."""
+        """Back to pass, and RST for every connection that was struck by a hole, cut or half close."""
         self._note("heal")
         self._reset([splice for splice in self._splices if splice.broken])
         self._enter(Mode.PASS)
@@ -213,13 +216,13 @@ class Relay:
 
     # -- modes --------------------------------------------------------------------------------
 
-    def _enter(self, mode: Mode, shape: Shape | None = None, detail: str = "") -> None:
+    def _enter(self, mode: Mode, shape: Shape = _PLAIN, detail: str = "") -> None:
         self.mode = mode
-        self._shape = shape or Shape()
+        self._shape = _PLAIN if mode is Mode.STALL else shape
         self._strikes_new = False
         self._note(mode.value, detail)
         for splice in list(self._splices):
-            splice.shape(self._shape)
+            splice.shape(shape)
         if self._socket is None:
             return
         if mode is Mode.REFUSE:
@@ -228,13 +231,15 @@ class Relay:
             self._listen()
 
     def _strike(self, mode: Mode, new: bool) -> None:
+        # Hit first: entering a mode delivers what an earlier stall or delay still holds.
+        for splice in list(self._splices):
+            self._hit(splice, mode)
         if new or mode not in (Mode.RST, Mode.FIN):
-            self._enter(mode, detail="new ones too" if new else "")
+            shape = _STALLED if mode is Mode.STALL else _PLAIN
+            self._enter(mode, shape, detail="new ones too" if new else "")
             self._strikes_new = new
         else:
             self._note(mode.value)
-        for splice in list(self._splices):
-            self._hit(splice, mode)
 
     def _hit(self, splice: Splice, mode: Mode) -> None:
         match mode:
@@ -243,7 +248,7 @@ class Relay:
             case Mode.HOLE_IN:
                 splice.to_client.lose()
             case Mode.STALL:
-                splice.shape(Shape(stalled=True))
+                splice.shape(_STALLED)
             case Mode.FIN:
                 splice.to_client.end()
             case Mode.RST:

@@ -162,7 +162,8 @@ class Lane:
 
     def _regulate_source(self) -> None:
         blocked = self._shape.stalled or self.sink.full or self._queued >= LIMIT
-        self.source.read(self.lost or not blocked)
+        # Whoever loses bytes reads on, and so does whoever has nobody left to deliver to.
+        self.source.read(self.lost or self.sink.gone or not blocked)
 
 
 class End(asyncio.Protocol):
@@ -187,7 +188,8 @@ class End(asyncio.Protocol):
     @property
     def writable(self) -> bool:
         """Whether bytes may be written now."""
-        return self._transport is not None and not self.gone and not self.full
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not self.full
 
     # -- what the loop calls ------------------------------------------------------------------
 
@@ -222,6 +224,7 @@ class End(asyncio.Protocol):
         if exc is not None:
             self._outgoing.feed(_Signal.RESET)
         self._incoming.close()
+        self._incoming.pump()
         self._splice.end_lost()
 
     # -- what a lane does ---------------------------------------------------------------------

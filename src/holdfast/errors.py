@@ -1,0 +1,29 @@
+"""The errors people meet. A message says what happened, where, and how to mend it."""
+
+from __future__ import annotations
+
+
+class HoldfastError(Exception):
+    """Base of all errors Holdfast raises on purpose."""
+
+
+class ConfigError(HoldfastError):
+    """The configuration can not be used.
+
+    ``where`` names the place (file and key), ``problem`` what is wrong, ``hint`` how to mend it.
+    """
+
+    def __init__(self, where: str, problem: str, hint: str = "") -> None:
+        super().__init__(f"{where}: {problem}" + (f" ({hint})" if hint else ""))
+        self.where, self.problem, self.hint = where, problem, hint
+
+
+class StoreError(HoldfastError):
+    """The journal can not be written or read: full disk, lost permission, damaged file.
+
+    Whoever was about to acknowledge a message must not do so.
+    """
+
+    def __init__(self, code: str, problem: str, hint: str = "") -> None:
+        super().__init__(f"{problem}" + (f" ({hint})" if hint else ""))
+        self.code, self.problem, self.hint = code, problem, hint
