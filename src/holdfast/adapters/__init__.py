@@ -22,7 +22,7 @@ ENTRY_POINTS = "holdfast.adapters"
 
 
 def find(platform: str, where: str) -> type[Adapter]:
-    """The adapter of a platform. Raises ConfigError naming ``where`` and the platforms there are."""
+    """The adapter of a platform. Raises ConfigError naming ``where`` and the known platforms."""
     if platform in BUILT_IN:
         module, _, name = BUILT_IN[platform].partition(":")
         adapter: object = getattr(import_module(module), name)

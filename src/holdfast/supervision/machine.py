@@ -415,6 +415,8 @@ class Supervisor:
 
     def _give_up(self, cause: Cause, now: float) -> None:
         self._verdict_by_us = cause
+        if self._outage_since is None:
+            self._outage_since = now
         self._close(Trigger.GIVE_UP, now)
 
     def _replace(self, cause: Cause, now: float) -> None:

@@ -1,0 +1,1 @@
+"""The asyncio shell around the pure core: sockets, tasks, timers, and nothing that decides."""

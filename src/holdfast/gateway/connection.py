@@ -1,0 +1,276 @@
+"""One connection: an adapter's `run` as a task, what it says as events, its sockets as ours.
+
+The end of the task is the end of the connection, whatever the outcome, and is learned from the
+task's done callback and nowhere else. Cleaning up happens exactly once: politely inside the task
+while there is time, and synchronously in the callback in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Protocol
+
+from holdfast import killpoints
+from holdfast.adapter import Adapter, AdapterError, Continuity, HookRequest, Http, cause_of
+from holdfast.gateway.hooks import HookServer
+from holdfast.gateway.net import ClientWebSocket, HttpClient
+from holdfast.messages import Inbound
+from holdfast.supervision import (
+    Alive,
+    BeatAcked,
+    BeatFailed,
+    Budget,
+    Cause,
+    Ended,
+    Event,
+    Kind,
+    Ready,
+    Step,
+    Verified,
+)
+
+log = logging.getLogger("holdfast.connection")
+
+BEAT_LIMIT = 10.0
+"""Seconds in which a heartbeat must have been sent (for a web hook: its API probe answered)."""
+
+
+class Host(Protocol):
+    """What a connection needs of its account."""
+
+    name: str
+    adapter: Adapter
+    hooks: HookServer
+
+    def post(self, event: Event) -> None:
+        """Hand an event to the supervisor."""
+
+    def new_http(self) -> HttpClient:
+        """A client on a fresh pool."""
+
+    async def load_cursor(self) -> dict[str, Any]:
+        """The stored position in the platform's stream. Raises StoreError."""
+
+    async def accept(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
+        """Store messages and cursor durably. Raises StoreError."""
+
+    def continued(self, continuity: Continuity) -> None:
+        """A connection is ready and continues its predecessor this way."""
+
+    def missed(self, reason: str, since: float | None) -> None:
+        """Messages may be missing."""
+
+    def skipped(self, what: str, raw: bytes | str) -> None:
+        """One message could not be understood."""
+
+
+class Connection:
+    """One generation of an account's connection; implements `holdfast.adapter.Link`."""
+
+    def __init__(self, host: Host, generation: int, *, resume: bool) -> None:
+        self.generation, self.resume = generation, resume
+        self.cursor: dict[str, Any] = {}
+        self._host = host
+        self._client = host.new_http()
+        self.http: Http = self._client
+        self._sockets: list[ClientWebSocket] = []
+        self._beat: Callable[[], Awaitable[None]] | None = None
+        self._probe: Callable[[], Awaitable[None]] | None = None
+        self._helpers: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._over = False
+
+    # -- driven by the account ----------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start the adapter."""
+        self._launch(self._run, "run")
+
+    def verify(self) -> None:
+        """Only check the credentials."""
+        self._launch(self._check, "check")
+
+    def beat(self) -> None:
+        """Send a heartbeat, bounded; a failure is an event."""
+        if self._beat is not None:
+            self._help(partial(self._send_beat, self._beat), "beat")
+
+    def probe(self) -> None:
+        """Ask the peer for proof, bounded; only its answer counts, by the usual road."""
+        ask = self._probe
+        if ask is None and self._sockets:
+            ask = self._sockets[-1].ping
+        if ask is not None:
+            self._help(partial(self._ask, ask), "probe")
+
+    def close(self) -> None:
+        """End politely: the adapter is cancelled and its sockets say goodbye."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def abort(self) -> None:
+        """End now: sockets are shut down under the adapter, and it is cancelled again."""
+        self._client.abort()
+        self.close()
+
+    def abandon(self) -> None:
+        """It ignores even that: forget it. What it still says is a former generation's word."""
+        self._client.abort()
+        self._over = True
+
+    def _launch(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        name = f"{self._host.name} #{self.generation} {what}"
+        self._task = asyncio.create_task(self._guarded(work), name=name)
+        self._task.add_done_callback(self._done)
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        finally:
+            for helper in self._helpers:
+                helper.cancel()
+            for ws in self._sockets:
+                await ws.close()
+            await self._client.close()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._client.abort()
+        for helper in self._helpers:
+            helper.cancel()
+        if self._over:
+            if not task.cancelled():
+                task.exception()
+            return
+        if task.cancelled():
+            error: BaseException | None = asyncio.CancelledError()
+        else:
+            error = task.exception()
+        self._host.post(Ended(self.generation, self._cause(error)))
+
+    def _cause(self, error: BaseException | None) -> Cause:
+        if error is None:
+            return Cause(Kind.LOST, "returned", "the connection's task came to its end")
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        cause = self._host.adapter.classify(error) or cause_of(error)
+        if cause.kind is Kind.UNKNOWN:
+            log.error(
+                "unclassified error account=%s generation=%d",
+                self._host.name,
+                self.generation,
+                exc_info=error,
+            )
+        return cause
+
+    async def _run(self) -> None:
+        self.cursor = await self._host.load_cursor()
+        await self._host.adapter.run(self)
+
+    async def _check(self) -> None:
+        health = await self._host.adapter.check()
+        if health.cause is not None:
+            raise AdapterError(health.cause)
+        self._host.post(Verified(self.generation))
+
+    async def _send_beat(self, beat: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(BEAT_LIMIT):
+                await beat()
+        except Exception as error:
+            self._host.post(BeatFailed(self.generation, self._cause(error)))
+
+    async def _ask(self, ask: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(BEAT_LIMIT):
+                await ask()
+        except Exception as error:
+            # A failed question is no evidence; the missing answer is.
+            log.debug("probe failed account=%s error=%s", self._host.name, error)
+
+    def _help(self, work: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
+        task = asyncio.create_task(work(), name=f"{self._host.name} #{self.generation} {what}")
+        self._helpers.add(task)
+        task.add_done_callback(self._helpers.discard)
+
+    # -- driven by the adapter: holdfast.adapter.Link ------------------------------------------
+
+    def step(self, name: str, limit: float | None = None) -> None:
+        """See `holdfast.adapter.Link.step`."""
+        self._host.post(Step(self.generation, name, limit))
+
+    def ready(
+        self,
+        continuity: Continuity,
+        *,
+        beat: float | None = None,
+        silence: float | None = None,
+        grace: float | None = None,
+        resumable: bool = False,
+    ) -> None:
+        """See `holdfast.adapter.Link.ready`."""
+        if not self._over:
+            self._host.continued(continuity)
+        self._host.post(Ready(self.generation, beat, silence, grace, resumable))
+
+    def alive(self) -> None:
+        """See `holdfast.adapter.Link.alive`."""
+        self._host.post(Alive(self.generation))
+
+    def acked(self) -> None:
+        """See `holdfast.adapter.Link.acked`."""
+        self._host.post(BeatAcked(self.generation))
+
+    def logged_in(
+        self,
+        remaining: int | None = None,
+        total: int | None = None,
+        reset_after: float | None = None,
+    ) -> None:
+        """See `holdfast.adapter.Link.logged_in`."""
+        self._host.post(Budget(self.generation, remaining, total, reset_after))
+
+    def on_beat(self, beat: Callable[[], Awaitable[None]]) -> None:
+        """See `holdfast.adapter.Link.on_beat`."""
+        self._beat = beat
+
+    def on_probe(self, probe: Callable[[], Awaitable[None]]) -> None:
+        """See `holdfast.adapter.Link.on_probe`."""
+        self._probe = probe
+
+    async def websocket(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        max_size: int = 16 * 2**20,
+    ) -> ClientWebSocket:
+        """See `holdfast.adapter.Link.websocket`."""
+        ws = await self._client.websocket(url, headers=headers, max_size=max_size, alive=self.alive)
+        self._sockets.append(ws)
+        return ws
+
+    def hooks(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[HookRequest]]:
+        """See `holdfast.adapter.Link.hooks`."""
+        return self._host.hooks.listen(path)
+
+    async def deliver(self, *messages: Inbound) -> None:
+        """See `holdfast.adapter.Link.deliver`."""
+        killpoints.reach("after-receive")
+        await self._host.accept(messages, dict(self.cursor))
+        killpoints.reach("after-persist")
+
+    async def commit(self) -> None:
+        """See `holdfast.adapter.Link.commit`."""
+        await self._host.accept((), dict(self.cursor))
+
+    def gap(self, reason: str, since: float | None = None) -> None:
+        """See `holdfast.adapter.Link.gap`."""
+        self._host.missed(reason, since)
+
+    def skip(self, what: str, raw: bytes | str = b"") -> None:
+        """See `holdfast.adapter.Link.skip`."""
+        self._host.skipped(what, raw)

@@ -1,0 +1,121 @@
+"""The server platforms call: one HTTP listener, a path per account, one request at a time each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+log = logging.getLogger("holdfast.hooks")
+
+MAX_BODY = 4 * 2**20
+"""Bytes of one request; the largest documented event of any platform is far below."""
+
+ANSWER_LIMIT = 15.0
+"""Seconds until a request that nobody answered gets a 503, so that the platform sends again."""
+
+WAITING = 64
+"""Requests that may wait for one account; further ones get a 503 at once."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request; its sender waits for `respond`."""
+
+    method: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+    answer: asyncio.Future[web.Response] = field(repr=False)
+
+    def respond(self, status: int = 200, body: bytes = b"", mime: str = "text/plain") -> None:
+        """Answer. A second answer, or one after the sender left, is ignored."""
+        if not self.answer.done():
+            self.answer.set_result(web.Response(status=status, body=body, content_type=mime))
+
+
+class HookServer:
+    """Listens for web hooks. Paths are registered by connections and vanish with them."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self._queues: dict[str, asyncio.Queue[Request]] = {}
+        self._known: set[str] = set()
+        self._runner: web.AppRunner | None = None
+        self.refused = 0
+        """Requests to no path of ours, too large, or beyond the waiting limit."""
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address is taken."""
+        app = web.Application(client_max_size=MAX_BODY)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self.host, self.port, reuse_address=True).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Stop listening. Idempotent."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    @contextlib.asynccontextmanager
+    async def listen(self, path: str) -> AsyncIterator[AsyncIterator[Request]]:
+        """Requests to ``path`` while the context lasts; those left unanswered get a 503.
+
+        Raises ValueError when another connection listens there.
+        """
+        if path in self._queues:
+            raise ValueError(f"web hook path {path!r} is in use by another account")
+        queue: asyncio.Queue[Request] = asyncio.Queue(WAITING)
+        self._queues[path] = queue
+        self._known.add(path)
+        try:
+            yield _each(queue)
+        finally:
+            del self._queues[path]
+            while not queue.empty():
+                queue.get_nowait().respond(503)
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        queue = self._queues.get(request.path)
+        if queue is None:
+            self.refused += 1
+            return _later() if request.path in self._known else web.Response(status=404)
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            self.refused += 1
+            return web.Response(status=413)
+        hook = Request(
+            request.method,
+            {name.lower(): value for name, value in request.headers.items()},
+            dict(request.query),
+            body,
+            asyncio.get_running_loop().create_future(),
+        )
+        try:
+            queue.put_nowait(hook)
+        except asyncio.QueueFull:
+            self.refused += 1
+            return _later()
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT):
+                return await hook.answer
+        except TimeoutError:
+            log.warning("no answer to a web hook request path=%s", request.path)
+            return _later()
+
+
+def _later() -> web.Response:
+    return web.Response(status=503, headers={"Retry-After": "5"})
+
+
+async def _each(queue: asyncio.Queue[Request]) -> AsyncIterator[Request]:
+    while True:  # ended by the connection that reads it
+        yield await queue.get()

@@ -1,0 +1,336 @@
+"""HTTP and WebSocket clients with a deadline on every step and an owner for every socket.
+
+The library is aiohttp; what this file adds is that nothing can wait for ever, that errors say
+whether the peer may have seen a request, and that every socket can be dropped synchronously.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver
+
+from holdfast import __version__
+from holdfast.adapter import HttpFailed, HttpReply, Part, WebSocketClosed, cause_of
+from holdfast.supervision import Cause, Kind
+
+TCP_LIMIT = 5.0
+"""Seconds for TCP and TLS to one address; the next address starts 0.25 s after the first."""
+
+CONNECT_LIMIT = 10.0
+"""Seconds for a free place in the pool, DNS, TCP and TLS together."""
+
+UPGRADE_LIMIT = 10.0
+"""Seconds for a WebSocket upgrade after the connect."""
+
+IDLE_LIMIT = 5.0
+"""Seconds an idle pooled connection is reused; NAT and platforms drop them silently later."""
+
+POLITE_CLOSE = 1.5
+"""Seconds for closing handshakes; then the socket is shut down."""
+
+USER_AGENT = f"holdfast/{__version__}"
+
+_KEEPALIVE = {
+    "TCP_KEEPIDLE": 20,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    # Milliseconds unacknowledged data may stay in flight. Neither option replaces proof of life:
+    # a peer that is alive only in its kernel satisfies both.
+    "TCP_USER_TIMEOUT": 20_000,
+}
+
+
+class SocketSet:
+    """The sockets of one client, so that they can be dropped without asking anybody."""
+
+    def __init__(self) -> None:
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def create(self, info: Any) -> socket.socket:
+        """aiohttp's socket factory: keepalive on, owned by this set."""
+        family, kind, proto, _, _ = info
+        sock = socket.socket(family=family, type=kind, proto=proto)
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):  # Linux has all; others some
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        self._sockets.add(sock)
+        return sock
+
+    def abort(self) -> None:
+        """Shut every socket down now; the transports on them end at once. Idempotent."""
+        for sock in list(self._sockets):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def open(self) -> int:
+        """How many sockets are open."""
+        return sum(1 for sock in self._sockets if sock.fileno() >= 0)
+
+
+class HttpClient:
+    """An HTTP client on a pool of its own. `close` is polite for a bounded time, then aborts."""
+
+    def __init__(
+        self,
+        *,
+        resolver: AbstractResolver,
+        proxy: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        pool: int = 16,
+    ) -> None:
+        self._resolver, self._proxy, self._tls, self._pool = resolver, proxy, tls, pool
+        self._session: aiohttp.ClientSession | None = None
+        self.sockets = SocketSet()
+
+    def session(self) -> aiohttp.ClientSession:
+        """The session, made on first use inside the running loop."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                resolver=self._resolver,
+                limit=self._pool,
+                keepalive_timeout=IDLE_LIMIT,
+                socket_factory=self.sockets.create,
+                ssl=self._tls or True,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": USER_AGENT},
+                proxy=self._proxy,
+                trust_env=self._proxy is None,
+            )
+        return self._session
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        form: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        parts: list[Part] | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 15.0,
+        max_body: int = 32 * 2**20,
+    ) -> HttpReply:
+        """One request; any status is an answer. Raises HttpFailed; cancelling is safe."""
+        sending = dict(headers or {})
+        data: Any = body
+        if json is not None:
+            data = msgspec.json.encode(json)
+            sending.setdefault("Content-Type", "application/json")
+        elif form is not None:
+            data = dict(form)
+        elif parts is not None:
+            data = _multipart(parts)
+        limits = aiohttp.ClientTimeout(
+            total=timeout, connect=min(CONNECT_LIMIT, timeout), sock_connect=min(TCP_LIMIT, timeout)
+        )
+        try:
+            # The outer limit holds even where the library's own would not (a trickling body).
+            async with asyncio.timeout(timeout + 1.0):
+                async with self.session().request(
+                    method,
+                    url,
+                    data=data,
+                    params=query,
+                    headers=sending,
+                    timeout=limits,
+                    allow_redirects=False,
+                ) as answer:
+                    content = await _read(answer, max_body)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _failure(error) from error
+        return HttpReply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, content)
+
+    async def websocket(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None,
+        max_size: int,
+        alive: Callable[[], None],
+    ) -> ClientWebSocket:
+        """Dial a WebSocket. Raises HttpFailed when connect or upgrade fails."""
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT + UPGRADE_LIMIT):
+                ws = await self.session().ws_connect(
+                    url,
+                    headers=headers,
+                    max_msg_size=max_size,
+                    autoping=False,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=POLITE_CLOSE),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            raise HttpFailed(
+                Cause(
+                    Kind.THROTTLED if error.status == 429 else Kind.UNREACHABLE,
+                    f"upgrade_{error.status}",
+                    f"the WebSocket upgrade was answered with HTTP {error.status}",
+                ),
+                sent=True,
+            ) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _failure(error) from error
+        return ClientWebSocket(ws, alive)
+
+    async def close(self) -> None:
+        """Close politely within `POLITE_CLOSE` seconds, then drop what is left."""
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLITE_CLOSE):
+                        await session.close()
+            finally:
+                self.sockets.abort()
+
+    def abort(self) -> None:
+        """Drop every socket now. `close` afterwards only tidies up."""
+        self.sockets.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """How this gateway reaches the world; makes clients."""
+
+    resolver: AbstractResolver
+    proxy: str | None = None
+    tls: ssl.SSLContext | None = None
+
+    def client(self) -> HttpClient:
+        """A client on a pool of its own."""
+        return HttpClient(resolver=self.resolver, proxy=self.proxy, tls=self.tls)
+
+
+class ClientWebSocket:
+    """A client WebSocket on which every frame, control frames included, is proof of life."""
+
+    def __init__(self, ws: aiohttp.ClientWebSocketResponse[Any], alive: Callable[[], None]) -> None:
+        self._ws, self._alive = ws, alive
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        while True:  # receive() ends it with WebSocketClosed
+            yield await self.receive()
+
+    async def receive(self) -> str | bytes:
+        """The next data frame. Raises WebSocketClosed."""
+        while True:
+            frame = await self._ws.receive()
+            match frame.type:
+                case aiohttp.WSMsgType.TEXT | aiohttp.WSMsgType.BINARY:
+                    self._alive()
+                    return cast(str | bytes, frame.data)
+                case aiohttp.WSMsgType.PING:
+                    self._alive()
+                    with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+                        await self._ws.pong(frame.data)
+                case aiohttp.WSMsgType.PONG:
+                    self._alive()
+                case aiohttp.WSMsgType.CLOSE:
+                    raise WebSocketClosed(int(frame.data or 1005), str(frame.extra or ""))
+                case aiohttp.WSMsgType.ERROR:
+                    code = getattr(frame.data, "code", None) or 1006
+                    raise WebSocketClosed(int(code), str(frame.data))
+                case _:
+                    raise WebSocketClosed(self._ws.close_code or 1006, "connection lost")
+
+    async def send(self, data: str | bytes) -> None:
+        """Send a data frame. Raises WebSocketClosed when the connection is gone."""
+        try:
+            if isinstance(data, str):
+                await self._ws.send_str(data)
+            else:
+                await self._ws.send_bytes(data)
+        except (ConnectionError, aiohttp.ClientError) as error:
+            raise WebSocketClosed(self._ws.close_code or 1006, str(error)) from error
+
+    async def ping(self) -> None:
+        """Send a ping; the pong counts as life by itself."""
+        try:
+            await self._ws.ping()
+        except (ConnectionError, aiohttp.ClientError) as error:
+            raise WebSocketClosed(self._ws.close_code or 1006, str(error)) from error
+
+    async def close(self) -> None:
+        """The closing handshake, bounded by `POLITE_CLOSE`."""
+        with contextlib.suppress(TimeoutError, ConnectionError, aiohttp.ClientError):
+            async with asyncio.timeout(POLITE_CLOSE):
+                await self._ws.close()
+
+
+def _multipart(parts: list[Part]) -> aiohttp.FormData:
+    form = aiohttp.FormData(default_to_multipart=True)
+    for part in parts:
+        form.add_field(part.name, part.data, filename=part.filename, content_type=part.mime)
+    return form
+
+
+async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in answer.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            raise HttpFailed(
+                Cause(Kind.PROTOCOL, "body_too_large", f"an answer of more than {limit} bytes"),
+                sent=True,
+            )
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _failure(error: Exception) -> HttpFailed:
+    """What a failed request means, and whether the peer may have seen it."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            cause = Cause(Kind.UNREACHABLE, "connect_timeout", "no connection in time")
+            return HttpFailed(cause, sent=False)
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            cause = Cause(Kind.UNREACHABLE, "tls", f"TLS failed: {error}", _TLS_HINT)
+            return HttpFailed(cause, sent=False)
+        case aiohttp.ClientConnectorDNSError():
+            return HttpFailed(Cause(Kind.UNREACHABLE, "dns", str(error)), sent=False)
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return HttpFailed(Cause(Kind.UNREACHABLE, "proxy", str(error)), sent=False)
+        case aiohttp.ClientConnectorError():
+            inner = cause_of(error.os_error)
+            kind = Kind.LOCAL if inner.kind is Kind.LOCAL else Kind.UNREACHABLE
+            return HttpFailed(Cause(kind, inner.code, str(error)), sent=False)
+        case aiohttp.InvalidURL() | aiohttp.InvalidUrlClientError():
+            cause = Cause(Kind.REFUSED, "bad_url", f"not a usable URL: {error}", _URL_HINT)
+            return HttpFailed(cause, sent=False)
+        case TimeoutError():
+            cause = Cause(Kind.TIMEOUT, "http_timeout", "no answer in time")
+            return HttpFailed(cause, sent=True)
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
+            cause = Cause(Kind.LOST, "http_lost", f"the connection ended: {error}")
+            return HttpFailed(cause, sent=True)
+        case aiohttp.ClientPayloadError():
+            cause = Cause(Kind.LOST, "http_cut", f"the answer was cut off: {error}")
+            return HttpFailed(cause, sent=True)
+        case _:
+            cause = Cause(Kind.PROTOCOL, "bad_http", f"{type(error).__name__}: {error}")
+            return HttpFailed(cause, sent=True)
+
+
+_TLS_HINT = (
+    "Holdfast never falls back to an unverified connection. Check this machine's clock, and "
+    "whether something intercepts TLS."
+)
+_URL_HINT = "Correct the URL in the configuration."
