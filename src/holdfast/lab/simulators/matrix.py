@@ -12,19 +12,36 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
 import secrets
-from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, Self
+from typing import ClassVar, Final, Self
 
 from aiohttp import web
 
-from holdfast.lab.simulator import Handler, Heard, Said, Simulator, wall_clock
-
-SERVER_NAME: Final = "sim.local"
+from holdfast.lab.simulator import Handler, Said, Simulator, wall_clock
+from holdfast.lab.simulators.matrix_calls import V3, Call, File, RoomCalls, own
+from holdfast.lab.simulators.matrix_rooms import (
+    SERVER_NAME,
+    Json,
+    Rooms,
+    display_name,
+    mxid,
+    parse_token,
+    stream_token,
+)
+from holdfast.lab.simulators.matrix_sessions import Session, Sessions
+from holdfast.lab.simulators.matrix_wire import (
+    MatrixError,
+    body_of,
+    drip,
+    forbidden,
+    html,
+    number,
+    reset,
+    too_many,
+    unknown_token,
+)
 
 LINK_CALLS: Final = ("/sync", "/account/whoami")
 """The calls that open and hold the link. Faults that are not about one call strike these only, so
@@ -36,151 +53,17 @@ TIMELINE_LIMIT: Final = 10
 TIMELINE_CEILING: Final = 100
 """The most a filter may ask for (Synapse, filter_timeline_limit)."""
 
-MAX_EVENT: Final = 65_536
-"""Bytes of one event, everything included (specification, size limits)."""
-
-MAX_UPLOAD: Final = 50 * 2**20
-"""Bytes of one file (Synapse, max_upload_size)."""
-
-TOKEN_LIFETIME: Final = 300.0
-"""Seconds an access token with a refresh token lives (Synapse, refreshable_access_token_lifetime)."""
+OCTETS: Final = "application/octet-stream"
 
 LINGER: Final = 1.0
 """Seconds after an answered poll in which the bot still counts as listening."""
-
-BYSTANDER: Final = "carol"
-"""A silent member of every group: with two members it would look like a private room."""
-
-STRIPPED: Final = frozenset(
-    {"m.room.create", "m.room.join_rules", "m.room.name", "m.room.encryption", "m.room.avatar"}
-)
-"""State that an invitation shows (specification, stripped state)."""
-
-Json = dict[str, Any]
-
-
-class MatrixError(Exception):
-    """A standard error answer: status, errcode, text, and what else the body says."""
-
-    def __init__(self, status: int, errcode: str, text: str, **extra: Any) -> None:
-        super().__init__(text)
-        self.status = status
-        self.body = {"errcode": errcode, "error": text, **extra}
-
-    def response(self) -> web.Response:
-        """The answer; a rate limit is told in the header as well, in whole seconds."""
-        headers = {}
-        if "retry_after_ms" in self.body:
-            headers["Retry-After"] = str(math.ceil(self.body["retry_after_ms"] / 1000))
-        return web.json_response(self.body, status=self.status, headers=headers)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One event of a room; ``position`` is its place in the server's stream."""
-
-    position: int
-    id: str
-    type: str
-    sender: str
-    content: Json
-    at_ms: int
-    state_key: str | None = None
-    redacts: str | None = None
-    redacted_by: str | None = None
-    transaction: tuple[str, str] | None = None
-    """Device and transaction id of the sender, shown to that device alone."""
-
-    def shown(self, device_id: str, room_id: str | None = None) -> Json:
-        """The event as a client gets it; /sync leaves the room id out, other calls name it."""
-        unsigned: Json = {"age": max(0, int(wall_clock() * 1000) - self.at_ms)}
-        if self.transaction is not None and self.transaction[0] == device_id:
-            unsigned["transaction_id"] = self.transaction[1]
-        if self.redacted_by is not None:
-            unsigned["redacted_because"] = {"event_id": self.redacted_by}
-        optional = {"state_key": self.state_key, "redacts": self.redacts, "room_id": room_id}
-        return {
-            "type": self.type,
-            "sender": self.sender,
-            "content": self.content,
-            "origin_server_ts": self.at_ms,
-            "event_id": self.id,
-            "unsigned": unsigned,
-            **{name: value for name, value in optional.items() if value is not None},
-        }
-
-
-@dataclass(slots=True)
-class Room:
-    """A room's events in server order, and the state they add up to."""
-
-    id: str
-    chat: str
-    """What the people in it call the room."""
-    events: list[Event] = field(default_factory=list)
-    state: dict[tuple[str, str], Event] = field(default_factory=dict)
-
-    def append(self, event: Event) -> None:
-        """Add an event; a state event replaces the one of its type and key."""
-        self.events.append(event)
-        if event.state_key is not None:
-            self.state[event.type, event.state_key] = event
-
-    def between(self, after: int, until: float = math.inf) -> list[Event]:
-        """The events with ``after < position <= until``."""
-        low = bisect_right(self.events, after, key=lambda event: event.position)
-        high = bisect_right(self.events, until, key=lambda event: event.position)
-        return self.events[low:high]
-
-    def membership(self, user: str) -> str:
-        """``join``, ``invite`` or ``leave``."""
-        event = self.state.get(("m.room.member", user))
-        return "leave" if event is None else str(event.content["membership"])
-
-    def joined(self) -> list[str]:
-        """The members."""
-        keys = (key for type_, key in self.state if type_ == "m.room.member")
-        return [user for user in keys if self.membership(user) == "join"]
-
-
-@dataclass(slots=True, kw_only=True)
-class Session:
-    """What an access token stands for."""
-
-    user_id: str
-    device_id: str
-    expires_at: float = math.inf
-    replaces: str | None = None
-    """The refresh token that made this session; it dies when the session is first used."""
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """An uploaded file."""
-
-    name: str
-    kind: str
-    data: bytes
-
-
-Call = Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
-
-
-def user_id(name: str) -> str:
-    """The full id of a person: ``alice`` is ``@alice:sim.local``."""
-    return name if name.startswith("@") else f"@{name}:{SERVER_NAME}"
-
-
-def stream_token(position: int) -> str:
-    """A place in the stream, in the looks of Synapse. Clients must not read it."""
-    return f"s{position}_1_0_1"
 
 
 class MatrixSimulator(Simulator):
     """One homeserver, one bot account (``@bot:sim.local``), and any number of people."""
 
     platform: ClassVar[str] = "matrix"
-    user_id: ClassVar[str] = user_id("bot")
+    user_id: ClassVar[str] = mxid("bot")
     password: ClassVar[str] = "bot-password"
     device_id: ClassVar[str] = "HOLDFAST"
 
@@ -198,7 +81,7 @@ class MatrixSimulator(Simulator):
         "sync_drips": "the poll's answer starts and never ends; a byte each interval=5 s",
         "bad_since": "400: the server does not know the stream token",
         "limited_timeline": "a room with at least two new events shows the last keep=1 only",
-        "replay_history": "a first sync finds count=10 old messages in the private room chat='alice'",
+        "replay_history": "a first sync finds count=10 old messages of alice's",
         "stale_next_batch": "a first sync hands out a token count=5 positions too old",
         "send_answer_lost": "the message is stored and the connection is reset",
         "send_429": "429 for a message; retry_after_ms=1500; nothing is stored",
@@ -208,17 +91,13 @@ class MatrixSimulator(Simulator):
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         super().__init__(host=host, port=port)
         self.token = f"syt_{secrets.token_urlsafe(24)}"
-        self._sessions = {self.token: self._device()}
-        self._refresh: dict[str, Session] = {}
-        self._rooms: dict[str, Room] = {}
-        self._chats: dict[str, Room] = {}
-        self._files: dict[str, File] = {}
-        self._filters: list[Json] = []
-        self._account_data: dict[str, tuple[int, Json]] = {}
-        self._transactions: dict[tuple[str, ...], str] = {}
-        self._unread: dict[str, int | None] = {}
-        self._position = 0
+        self._sessions = Sessions(self.now)
+        self._sessions.accept(self.token, self._session())
         self._arrived = asyncio.Event()
+        self._rooms = Rooms(self._arrived.set)
+        self._filters: list[Json] = []
+        self._unread: dict[str, int | None] = {}
+        self._calls = RoomCalls(self, self._rooms, self._confirm)
         self._held: set[web.Request] = set()
         self._parked = 0
         self._answered_at = -math.inf
@@ -239,7 +118,7 @@ class MatrixSimulator(Simulator):
         edit_of: str | None = None,
         thread: str | None = None,
     ) -> str:
-        """A person writes; the room is made, and the bot invited, when the chat is new.
+        """A person writes; a new chat is a new room, to which the bot is invited first.
 
         ``file`` is a name and its bytes; ``text`` is then the caption. ``reply_to``, ``edit_of``
         and ``thread`` (its root) are event ids. A group message mentions the bot. Returns the
@@ -247,11 +126,9 @@ class MatrixSimulator(Simulator):
         """
         content: Json = {"msgtype": "m.text", "body": text}
         if image is not None:
-            content = self._attach("m.image", text, File("image.png", "image/png", image))
+            content = self._attachment("m.image", text, File("image.png", "image/png", image))
         elif file is not None:
-            content = self._attach(
-                "m.file", text, File(file[0], "application/octet-stream", file[1])
-            )
+            content = self._attachment("m.file", text, File(file[0], OCTETS, file[1]))
         if group:
             content["m.mentions"] = {"user_ids": [self.user_id]}
         if edit_of is not None:
@@ -273,20 +150,16 @@ class MatrixSimulator(Simulator):
         group: bool = False,
     ) -> str:
         """Any other event of a person: a reaction, a notice, something encrypted."""
-        room = self._chats.get(chat) or self._new_room(chat, user_id(sender), group=group)
-        if room.membership(user_id(sender)) != "join":
-            self._member(room, user_id(sender), "join")
-        if room.membership(self.user_id) == "leave":
-            self._member(room, self.user_id, "invite", by=user_id(sender))
-        return self._append(room, kind, user_id(sender), content).id
+        room = self._rooms.opened(chat, mxid(sender), self.user_id, group=group)
+        return self._rooms.append(room, kind, mxid(sender), content).id
 
     def kick(self, chat: str, *, sender: str = "alice") -> None:
         """A person removes the bot from a room. Raises KeyError for a chat nobody used."""
-        self._member(self._chats[chat], self.user_id, "leave", by=user_id(sender))
+        self._rooms.member(self._rooms.chats[chat], self.user_id, "leave", by=mxid(sender))
 
     def room_id(self, chat: str) -> str:
         """The room behind a chat's name. Raises KeyError for a chat nobody used."""
-        return self._chats[chat].id
+        return self._rooms.chats[chat].id
 
     # -- the operator -------------------------------------------------------------------------
 
@@ -301,21 +174,19 @@ class MatrixSimulator(Simulator):
 
     def revoke(self) -> None:
         """Make every token invalid. As on a real server a poll in progress still ends well."""
-        self._sessions.clear()
-        self._refresh.clear()
+        self._sessions.forget()
         self.note("revoked")
 
     def restore(self, token: str | None = None) -> str:
         """Accept a token (by default the account's own) from now on, and return it."""
         self.token = token or self.token
-        self._sessions[self.token] = self._device()
+        self._sessions.accept(self.token, self._session())
         self.note("restored")
         return self.token
 
     def expire(self) -> None:
         """Let every access token expire: soft log-out until a refresh or a login."""
-        for session in self._sessions.values():
-            session.expires_at = -math.inf
+        self._sessions.expire()
 
     # -- the truth ----------------------------------------------------------------------------
 
@@ -375,48 +246,242 @@ class MatrixSimulator(Simulator):
     async def on_stop(self) -> None:
         """Cut the parked polls: a real server that ends closes them without an answer."""
         for request in list(self._held):
-            _reset(request)
+            reset(request)
+        self._answered_at = -math.inf
+        self._settle_link()
 
     def routes(self, app: web.Application) -> None:
         """The client-server API, and the media calls that need a token."""
         app.middlewares.append(self._gate)
-        r0, media = "/_matrix/client/v3", "/_matrix/client/v1/media"
-        room, user = f"{r0}/rooms/{{room}}", f"{r0}/user/{{user}}"
         open_calls: list[tuple[str, str, Handler]] = [
             ("GET", "/_matrix/client/versions", self._versions),
-            ("GET", "/.well-known/matrix/client", self._well_known),
-            ("GET", f"{r0}/login", self._login_flows),
-            ("POST", f"{r0}/login", self._login),
-            ("POST", f"{r0}/refresh", self._refresh_token),
-            ("GET", f"{r0}/profile/{{user}}", self._profile),
-            ("GET", f"{r0}/profile/{{user}}/displayname", self._profile),
+            ("GET", f"{V3}/login", self._login_flows),
+            ("POST", f"{V3}/login", self._login),
+            ("POST", f"{V3}/refresh", self._refresh),
+            ("GET", f"{V3}/profile/{{user}}", self._profile),
         ]
         calls: list[tuple[str, str, Call]] = [
-            ("POST", f"{r0}/logout", self._logout),
-            ("GET", f"{r0}/account/whoami", self._whoami),
-            ("GET", f"{r0}/sync", self._sync),
-            ("POST", f"{r0}/join/{{room}}", self._join),
-            ("POST", f"{room}/join", self._join),
-            ("POST", f"{room}/leave", self._leave),
-            ("GET", f"{room}/messages", self._messages),
-            ("GET", f"{room}/event/{{event}}", self._event),
-            ("GET", f"{room}/joined_members", self._joined_members),
-            ("PUT", f"{room}/send/{{type}}/{{txn}}", self._send),
-            ("PUT", f"{room}/redact/{{event}}/{{txn}}", self._redact),
-            ("PUT", f"{room}/typing/{{user}}", self._typing),
-            ("POST", f"{room}/receipt/{{type}}/{{event}}", self._receipt),
-            ("POST", f"{r0}/createRoom", self._create_room),
-            ("GET", f"{r0}/joined_rooms", self._joined_rooms),
-            ("GET", f"{user}/account_data/{{type}}", self._get_account_data),
-            ("PUT", f"{user}/account_data/{{type}}", self._put_account_data),
-            ("POST", f"{user}/filter", self._filter),
-            ("POST", f"{r0}/keys/upload", self._keys_upload),
-            ("POST", "/_matrix/media/v3/upload", self._upload),
-            ("GET", f"{media}/download/{{server}}/{{media}}", self._download),
-            ("GET", f"{media}/download/{{server}}/{{media}}/{{name}}", self._download),
-            ("GET", f"{media}/config", self._media_config),
+            ("POST", f"{V3}/logout", self._logout),
+            ("GET", f"{V3}/account/whoami", self._whoami),
+            ("GET", f"{V3}/sync", self._sync),
+            ("POST", f"{V3}/user/{{user}}/filter", self._filter),
+            *self._calls.table(),
         ]
         for method, path, handler in open_calls:
             app.router.add_route(method, path, handler)
         for method, path, call in calls:
             app.router.add_route(method, path, self._authenticated(call))
+
+    @web.middleware
+    async def _gate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if request.path.endswith(LINK_CALLS):
+                broken = self._link_fault(request)
+                if broken is not None:
+                    return broken
+            return await handler(request)
+        except MatrixError as error:
+            return error.response()
+        except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+            return MatrixError(error.status, "M_UNRECOGNIZED", "Unrecognized request").response()
+
+    def _link_fault(self, request: web.Request) -> web.Response | None:
+        take = self.faults.take
+        for status in (502, 504):
+            if take(f"http_{status}") is not None:
+                return html(status, "Bad gateway")
+        if take("html_200") is not None:
+            return html(200, "Please accept the terms of this network")
+        if take("malformed_json") is not None:
+            return web.Response(text='{"next_batch":"s7', content_type="application/json")
+        if take("close_before_answer") is not None:
+            return reset(request)
+        if (params := take("rate_limited")) is not None:
+            raise too_many(params)
+        if take("unknown_token") is not None:
+            raise unknown_token(soft=False)
+        if take("soft_logout") is not None:
+            raise unknown_token(soft=True)
+        if take("user_locked") is not None:
+            text = "User account has been locked"
+            raise MatrixError(401, "M_USER_LOCKED", text, soft_logout=True)
+        return None
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    def _session(self, device_id: str | None = None) -> Session:
+        return Session(user_id=self.user_id, device_id=device_id or self.device_id)
+
+    def _authenticated(self, call: Call) -> Handler:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+            return await call(request, self._sessions.find(token if scheme == "Bearer" else ""))
+
+        return handler
+
+    async def _login_flows(self, _: web.Request) -> web.Response:
+        return web.json_response({"flows": [{"type": "m.login.password"}]})
+
+    async def _login(self, request: web.Request) -> web.Response:
+        body = await body_of(request)
+        if body.get("type") != "m.login.password":
+            raise MatrixError(400, "M_INVALID_PARAM", "Invalid login submission")
+        name = body.get("identifier", {}).get("user") or body.get("user", "")
+        if mxid(name) != self.user_id or body.get("password") != self.password:
+            raise forbidden("Invalid username or password")
+        device = body.get("device_id") or secrets.token_hex(5).upper()
+        # One device has one access token: the older one ends with the new login.
+        self._sessions.forget(device)
+        self.note("login", device=device)
+        return web.json_response(
+            {"user_id": self.user_id, "home_server": SERVER_NAME, "device_id": device}
+            | self._sessions.grant(
+                self._session(device), refreshable=bool(body.get("refresh_token"))
+            )
+        )
+
+    async def _refresh(self, request: web.Request) -> web.Response:
+        granted = self._sessions.refresh((await body_of(request)).get("refresh_token", ""))
+        self.note("refresh")
+        return web.json_response(granted)
+
+    async def _logout(self, _: web.Request, session: Session) -> web.Response:
+        self._sessions.forget(session.device_id)
+        self.note("logout", device=session.device_id)
+        return web.json_response({})
+
+    async def _whoami(self, _: web.Request, session: Session) -> web.Response:
+        return web.json_response(
+            {"user_id": session.user_id, "device_id": session.device_id, "is_guest": False}
+        )
+
+    # -- sync ---------------------------------------------------------------------------------
+
+    async def _sync(self, request: web.Request, session: Session) -> web.StreamResponse:
+        since, limit = self._since(request), self._timeline_limit(request)
+        # "timeout" counts only for a client that already has a place in the stream.
+        timeout = 0.0 if since is None else number(request, "timeout", 0) / 1000
+        self.note("sync", since=since, timeout=timeout)
+        if self.faults.take("sync_hangs") is not None:
+            with self._held_poll(request):
+                await asyncio.Event().wait()
+        if (params := self.faults.take("sync_drips")) is not None:
+            with self._held_poll(request):
+                await drip(request, params.get("interval", 5.0))
+        if since is None and (params := self.faults.take("replay_history")) is not None:
+            self._old_messages("alice", params.get("count", 10))
+        with self._parked_poll(request):
+            changes = await self._await_changes(session, since or 0, limit, timeout)
+        position = self._rooms.position
+        if since is None and (params := self.faults.take("stale_next_batch")) is not None:
+            position = max(0, position - params.get("count", 5))
+        self._mark_carried(changes, position)
+        keys = {"device_one_time_keys_count": {"signed_curve25519": 0}}
+        return web.json_response({"next_batch": stream_token(position), **keys, **changes})
+
+    async def _await_changes(
+        self, session: Session, since: int, limit: int, timeout: float
+    ) -> Json:
+        def shorten(new: int) -> int:
+            params = self.faults.take("limited_timeline") if since and new > 1 else None
+            return limit if params is None else int(params.get("keep", 1))
+
+        changes: Json = {}
+        user, device = session.user_id, session.device_id
+        try:
+            async with asyncio.timeout(timeout):
+                while not (changes := self._rooms.changes(user, device, since, shorten)):
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            pass
+        return changes
+
+    def _since(self, request: web.Request) -> int | None:
+        """The place a client has reached; what an answer carried up to there is confirmed."""
+        token = request.query.get("since")
+        if not token:
+            return None
+        since = parse_token(token)
+        if since is None or since > self._rooms.position:
+            raise MatrixError(400, "M_UNKNOWN", "Invalid stream token")
+        if self.faults.take("bad_since") is not None:
+            raise MatrixError(400, "M_UNKNOWN", "Unknown stream token")
+        self._unread = {e: p for e, p in self._unread.items() if p is None or p > since}
+        return since
+
+    def _timeline_limit(self, request: web.Request) -> int:
+        text = request.query.get("filter", "{}")
+        if text.startswith("{"):
+            try:
+                chosen = json.loads(text)
+            except ValueError:
+                raise MatrixError(400, "M_NOT_JSON", "Invalid filter JSON") from None
+        elif text.isdecimal() and int(text) < len(self._filters):
+            chosen = self._filters[int(text)]
+        else:
+            raise MatrixError(400, "M_INVALID_PARAM", "No such filter")
+        limit = chosen.get("room", {}).get("timeline", {}).get("limit", TIMELINE_LIMIT)
+        return min(int(limit), TIMELINE_CEILING)
+
+    def _confirm(self, event_id: str) -> None:
+        self._unread.pop(event_id, None)
+
+    def _mark_carried(self, changes: Json, position: int) -> None:
+        for room in changes.get("rooms", {}).get("join", {}).values():
+            for event in room["timeline"]["events"]:
+                if event["event_id"] in self._unread:
+                    self._unread[event["event_id"]] = position
+
+    def _old_messages(self, name: str, count: int) -> None:
+        room = self._rooms.opened(name, mxid(name), self.user_id, group=False)
+        if room.membership(self.user_id) != "join":
+            self._rooms.member(room, self.user_id, "join")
+        hour_ago = int(wall_clock() * 1000) - 3_600_000
+        for n in range(count):
+            content = {"msgtype": "m.text", "body": f"old {n}"}
+            self._rooms.append(room, "m.room.message", mxid(name), content, at_ms=hour_ago + n)
+
+    # -- the rest ------------------------------------------------------------------------------
+
+    async def _versions(self, _: web.Request) -> web.Response:
+        return web.json_response({"versions": ["v1.11", "v1.15"], "unstable_features": {}})
+
+    async def _profile(self, request: web.Request) -> web.Response:
+        return web.json_response({"displayname": display_name(request.match_info["user"])})
+
+    async def _filter(self, request: web.Request, session: Session) -> web.Response:
+        own(request, session, "Cannot create filters for other users")
+        self._filters.append(await body_of(request))
+        return web.json_response({"filter_id": str(len(self._filters) - 1)})
+
+    def _attachment(self, msgtype: str, caption: str, file: File) -> Json:
+        return {
+            "msgtype": msgtype,
+            "body": caption or file.name,
+            "filename": file.name,
+            "url": self._calls.keep(file),
+            "info": {"mimetype": file.kind, "size": len(file.data)},
+        }
+
+
+def _relation(reply_to: str | None, edit_of: str | None, thread: str | None) -> Json:
+    """The ``m.relates_to`` of a message, or nothing."""
+    if edit_of is not None:
+        relation: Json = {"rel_type": "m.replace", "event_id": edit_of}
+    elif thread is not None:
+        relation = {
+            "rel_type": "m.thread",
+            "event_id": thread,
+            "is_falling_back": reply_to is None,
+            "m.in_reply_to": {"event_id": reply_to or thread},
+        }
+    elif reply_to is not None:
+        relation = {"m.in_reply_to": {"event_id": reply_to}}
+    else:
+        return {}
+    return {"m.relates_to": relation}
+
+
+if __name__ == "__main__":
+    MatrixSimulator.main()

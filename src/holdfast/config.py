@@ -1,0 +1,309 @@
+"""The configuration: one TOML file, checked as a whole before anything starts.
+
+Every mistake is one `ConfigError` line that says where it is, what is wrong and how to mend it.
+Secrets come from the environment or from files; the file itself needs to hold none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+from urllib.parse import urlsplit
+
+import msgspec
+
+from holdfast.adapter import Adapter, Secret, Settings
+from holdfast.adapters import find
+from holdfast.errors import ConfigError
+from holdfast.supervision import Policy, PolicyError, preset
+
+ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+"""Account names appear in file names, URLs and metrics."""
+
+DEFAULT_FILE = "holdfast.toml"
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[gateway]`` table."""
+
+    state_dir: str = "state"
+    """Journal, status file and control socket; relative to the configuration file."""
+    agent: str = "echo"
+    """What answers, for accounts that name no agent of their own."""
+    hook_listen: str = "127.0.0.1:8070"
+    """Address of the web hook server; it is started only if an account uses web hooks."""
+    hook_url: str | None = None
+    """Public https URL under which the platforms reach ``hook_listen``."""
+    proxy: str | None = None
+    """HTTP proxy for all accounts; without it the usual environment variables count."""
+    handlers: int = 64
+    """How many chats are handled at the same time."""
+    handler_timeout: float = 120.0
+    """Seconds an agent may take for one message."""
+    handler_attempts: int = 3
+    """Tries per message before it becomes a dead letter."""
+
+
+class AccountKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys every ``[accounts.NAME]`` table has besides its platform's own."""
+
+    platform: str
+    agent: str | None = None
+    """What answers this account: ``echo`` or ``python:module:function``."""
+    enabled: bool = True
+    proxy: str | None = None
+    """HTTP proxy of this account alone; ``""`` for none."""
+    ambiguous: str = "resend"
+    """What to do with a message that may or may not have arrived: resend, hold or drop."""
+    policy: dict[str, Any] = {}
+    """Overrides of the supervision policy."""
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+AMBIGUOUS = ("resend", "hold", "drop")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountConfig:
+    """One account, ready to be built."""
+
+    name: str
+    platform: str
+    adapter: type[Adapter] = field(repr=False)
+    settings: Settings = field(repr=False)
+    agent: str
+    policy: Policy
+    proxy: str | None
+    ambiguous: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration that has passed every check."""
+
+    path: Path
+    gateway: GatewaySettings
+    accounts: dict[str, AccountConfig]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the gateway keeps its files."""
+        return (self.path.parent / self.gateway.state_dir).resolve()
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            str(path), "there is no such file", "make one with `holdfast init`"
+        ) from None
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(str(path), f"can not be read: {error}") from None
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(path), f"is not valid TOML: {error}") from None
+    return build(document, path)
+
+
+def build(document: Mapping[str, Any], path: Path) -> Config:
+    """Check a parsed configuration. Raises ConfigError."""
+    where = str(path)
+    for key in document:
+        if key not in ("gateway", "accounts"):
+            raise ConfigError(where, f"unknown table [{key}]", "known are [gateway], [accounts.*]")
+    gateway = _gateway(document.get("gateway", {}), f"{where}: [gateway]")
+    tables = document.get("accounts", {})
+    if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
+        raise ConfigError(where, "accounts must be tables like [accounts.my-bot]")
+    if not tables:
+        raise ConfigError(
+            where, "there is no account", "add one table [accounts.NAME] with platform = ..."
+        )
+    warnings: list[str] = []
+    accounts: dict[str, AccountConfig] = {}
+    for name, table in tables.items():
+        place = f"{where}: [accounts.{name}]"
+        if not ACCOUNT_NAME.fullmatch(name):
+            raise ConfigError(
+                place, "not a usable account name", "use a-z, 0-9, '-', '_' and '.', at most 64"
+            )
+        account = _account(name, table, gateway, place, warnings)
+        if account is not None:
+            accounts[name] = account
+    if not accounts:
+        raise ConfigError(where, "every account has enabled = false")
+    if any("written in the file" in w for w in warnings) and _readable_by_others(path):
+        warnings.append(f"{where} holds secrets and is readable by others: chmod 600 it")
+    return Config(path, gateway, accounts, tuple(warnings))
+
+
+def _gateway(table: Any, where: str) -> GatewaySettings:
+    settings = _convert(table, GatewaySettings, where)
+    host, _, port = settings.hook_listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"{where} hook_listen", f"{settings.hook_listen!r} is not HOST:PORT")
+    for key in ("handlers", "handler_timeout", "handler_attempts"):
+        if getattr(settings, key) <= 0:
+            raise ConfigError(f"{where} {key}", "must be above 0")
+    for key in ("hook_url", "proxy"):
+        _check_url(getattr(settings, key), f"{where} {key}")
+    return settings
+
+
+def _account(
+    name: str, table: dict[str, Any], gateway: GatewaySettings, where: str, warnings: list[str]
+) -> AccountConfig | None:
+    common = {f.name for f in msgspec.structs.fields(AccountKeys)}
+    if "platform" not in table:
+        raise ConfigError(where, "the key `platform` is missing", 'for example platform = "qqbot"')
+    keys = _convert({k: v for k, v in table.items() if k in common}, AccountKeys, where)
+    if not keys.enabled:
+        return None
+    adapter = find(keys.platform, f"{where} platform")
+    own = {k: v for k, v in table.items() if k not in common}
+    for info in msgspec.structs.fields(adapter.Settings):
+        if _is_secret(info.type) and info.name in own:
+            if isinstance(own[info.name], str):
+                warnings.append(f"{where} {info.name}: the secret is written in the file")
+            own[info.name] = _secret(own[info.name], f"{where} {info.name}")
+    settings = _convert(own, adapter.Settings, where, also=common)
+    for info in msgspec.structs.fields(adapter.Settings):
+        if info.name.endswith("url") or info.name == "homeserver":
+            _check_url(getattr(settings, info.name), f"{where} {info.name}")
+    if keys.ambiguous not in AMBIGUOUS:
+        raise ConfigError(
+            f"{where} ambiguous", f"{keys.ambiguous!r} is none of {', '.join(AMBIGUOUS)}"
+        )
+    _check_url(keys.proxy or None, f"{where} proxy")
+    return AccountConfig(
+        name=name,
+        platform=keys.platform,
+        adapter=adapter,
+        settings=settings,
+        agent=keys.agent or gateway.agent,
+        policy=_policy(keys, f"{where} policy"),
+        proxy=gateway.proxy if keys.proxy is None else keys.proxy,
+        ambiguous=keys.ambiguous,
+    )
+
+
+def _policy(keys: AccountKeys, where: str) -> Policy:
+    known = set(Policy.__dataclass_fields__) - {"label"}
+    for key, value in keys.policy.items():
+        if key not in known:
+            raise ConfigError(where, f"unknown key `{key}`{_meant(key, known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{where}.{key}", f"must be a number, not {value!r}")
+    try:
+        return preset(keys.platform, keys.policy)
+    except PolicyError as error:
+        raise ConfigError(where, str(error)) from None
+
+
+def _convert(table: Any, kind: type[S], where: str, also: set[str] | None = None) -> S:
+    """``table`` as a settings struct. Raises ConfigError naming the key and what it should be."""
+    if not isinstance(table, dict):
+        raise ConfigError(where, "must be a table")
+    fields = {info.name: info for info in msgspec.structs.fields(kind)}
+    for key in table:
+        if key not in fields:
+            raise ConfigError(where, f"unknown key `{key}`{_meant(key, {*fields, *(also or ())})}")
+    for name, info in fields.items():
+        if info.required and name not in table:
+            raise ConfigError(where, f"the key `{name}` is missing")
+    try:
+        return msgspec.convert(table, kind, dec_hook=_secret_hook)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        key = place.strip("`.").removeprefix(".")
+        raise ConfigError(f"{where} {key}".strip(), _lower(problem)) from None
+
+
+def _secret_hook(kind: type, value: Any) -> Any:
+    if kind is Secret and isinstance(value, Secret):
+        return value
+    raise msgspec.ValidationError(f"Expected {kind.__name__}, got {type(value).__name__}")
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation is Secret or Secret in get_args(annotation)
+
+
+def _secret(value: Any, where: str) -> Secret:
+    """A secret given in place, by environment variable, or by file. Raises ConfigError."""
+    match value:
+        case str():
+            secret, source = value, "the file"
+        case {"env": str(name), **rest} if not rest:
+            secret, source = os.environ.get(name, ""), f"environment variable {name}"
+        case {"file": str(name), **rest} if not rest:
+            source = f"file {name}"
+            try:
+                secret = Path(name).expanduser().read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeError) as error:
+                raise ConfigError(
+                    where, f"the secret's {source} can not be read: {error}"
+                ) from None
+        case _:
+            raise ConfigError(
+                where, "must be a secret", 'write { env = "NAME" }, { file = "PATH" } or a string'
+            )
+    if not secret:
+        raise ConfigError(where, f"the secret is empty: {source}", f"set {source}")
+    return Secret(secret)
+
+
+def _check_url(value: str | None, where: str) -> None:
+    if value is None:
+        return
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        usable = usable and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(where, f"{value!r} is not a usable URL", "it must begin with https://")
+
+
+def _meant(key: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(key, sorted(known), n=1)
+    if close:
+        return f", did you mean `{close[0]}`?"
+    return f" (known are {', '.join(sorted(known))})"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _readable_by_others(path: Path) -> bool:
+    return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def check_identities(identities: Mapping[str, tuple[str, str]], where: str) -> None:
+    """Refuse two accounts with one credential: each would steal the other's messages.
+
+    ``identities`` maps account names to (platform, identity). Raises ConfigError.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    for name, identity in identities.items():
+        if identity in seen:
+            raise ConfigError(
+                f"{where}: [accounts.{name}]",
+                f"uses the same credentials as [accounts.{seen[identity]}]",
+                "give each account its own bot, or disable one with enabled = false",
+            )
+        seen[identity] = name
