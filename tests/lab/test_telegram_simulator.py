@@ -6,10 +6,10 @@ import asyncio
 
 import aiohttp
 import pytest
-from telegram_client import bot, clock, parked, texts
 
 from holdfast.lab.simulators.telegram import TelegramSimulator
 from holdfast.lab.simulators.telegram_wire import TOKEN
+from tests.lab.telegram_client import bot, clock, parked, texts
 
 # -- requests -----------------------------------------------------------------------------------
 

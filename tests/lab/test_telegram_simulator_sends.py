@@ -13,11 +13,11 @@ from itertools import pairwise
 import aiohttp
 import pytest
 from aiohttp import web
-from telegram_client import Json, bot, clock, parked, texts
 
 from holdfast.lab.simulator import UnknownFault
 from holdfast.lab.simulators.telegram import TelegramSimulator
 from holdfast.lab.simulators.telegram_wire import TOKEN, BotApiError, utf16_length, visible_text
+from tests.lab.telegram_client import Json, bot, clock, parked, texts
 
 # -- what the bot says --------------------------------------------------------------------------
 
