@@ -383,6 +383,10 @@ class Adapter(ABC):
     traits: ClassVar[Traits]
     Settings: ClassVar[type[Settings]]
 
+    def __init__(self, settings: Any, tools: Tools) -> None:
+        """``settings`` is an instance of the class attribute `Settings`. Does no I/O."""
+        self.tools = tools
+
     @abstractmethod
     async def run(self, link: Link) -> None:
         """One connection, from dial to end; returning is an end. Cancelling is always safe."""
@@ -405,6 +409,11 @@ class Adapter(ABC):
     def classify(self, error: BaseException) -> Cause | None:
         """The cause of a platform-specific error; None leaves it to the shared defaults."""
         return None
+
+    @property
+    def endpoint(self) -> str:
+        """URL of the server a login needs, for the reachability prober; empty for none."""
+        return ""
 
     @property
     @abstractmethod

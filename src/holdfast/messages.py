@@ -62,8 +62,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     text: str = ""
     attachments: tuple[Attachment, ...] = ()
-    quote: bool = True
-    """Whether the answer refers to the message where the platform can show that."""
+    quote: bool | None = None
+    """Whether the answer refers to the message; None means in groups only."""
 
 
 class Outbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

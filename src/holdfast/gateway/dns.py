@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from holdfast.threads import DAEMONS
 
 LIMIT = 5.0
 """Seconds for one look-up."""
@@ -31,46 +32,28 @@ class Resolver(AbstractResolver):
         key = (host, port, family)
         future = self._running.get(key)
         if future is None:
-            future = self._running[key] = self._look_up(host, port, family)
-            future.add_done_callback(lambda _: self._running.pop(key, None))
+            loop = asyncio.get_running_loop()
+            future = loop.run_in_executor(DAEMONS, _addresses, host, port, family)
+            self._running[key] = future
+            future.add_done_callback(lambda done: self._settle(key, done))
         try:
             async with asyncio.timeout(self._limit):
                 return await asyncio.shield(future)
         except TimeoutError:
-            self._running.pop(key, None)
             raise socket.gaierror(
                 socket.EAI_AGAIN, f"no answer from the name server within {self._limit:g} s"
             ) from None
+        except UnicodeError as error:
+            raise socket.gaierror(socket.EAI_NONAME, f"not a host name: {error}") from error
 
-    def _look_up(
-        self, host: str, port: int, family: socket.AddressFamily
-    ) -> asyncio.Future[list[ResolveResult]]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[ResolveResult]] = loop.create_future()
-
-        def settle(result: list[ResolveResult] | OSError) -> None:
-            if future.done():
-                return
-            if isinstance(result, OSError):
-                future.set_exception(result)
-                future.exception()  # whoever timed out no longer looks
-            else:
-                future.set_result(result)
-
-        def work() -> None:
-            try:
-                found: list[ResolveResult] | OSError = _addresses(host, port, family)
-            except OSError as error:
-                found = error
-            except UnicodeError as error:
-                found = socket.gaierror(socket.EAI_NONAME, f"not a host name: {error}")
-            try:
-                loop.call_soon_threadsafe(settle, found)
-            except RuntimeError:
-                return  # the loop is closed; nobody waits
-
-        threading.Thread(target=work, name=f"dns {host}", daemon=True).start()
-        return future
+    def _settle(
+        self,
+        key: tuple[str, int, socket.AddressFamily],
+        future: asyncio.Future[list[ResolveResult]],
+    ) -> None:
+        if not future.cancelled():
+            future.exception()  # whoever timed out no longer looks
+        self._running.pop(key, None)
 
     async def close(self) -> None:
         """Nothing to release: the threads are daemons."""

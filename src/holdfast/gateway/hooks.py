@@ -50,13 +50,20 @@ class HookServer:
         """Requests to no path of ours, too large, or beyond the waiting limit."""
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the address is taken."""
+        """Listen; idempotent. Raises OSError when the address is taken."""
+        if self._runner is not None:
+            return
         app = web.Application(client_max_size=MAX_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self.host, self.port, reuse_address=True).start()
-        self.port = self._runner.addresses[0][1]
+        self._runner = runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        try:
+            await runner.setup()
+            await web.TCPSite(runner, self.host, self.port, reuse_address=True).start()
+        except BaseException:
+            self._runner = None
+            await runner.cleanup()
+            raise
+        self.port = runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Stop listening. Idempotent."""
@@ -68,8 +75,10 @@ class HookServer:
     async def listen(self, path: str) -> AsyncIterator[AsyncIterator[Request]]:
         """Requests to ``path`` while the context lasts; those left unanswered get a 503.
 
-        Raises ValueError when another connection listens there.
+        The first listener starts the server. Raises OSError when its address is taken, ValueError
+        when another connection listens on the path.
         """
+        await self.start()
         if path in self._queues:
             raise ValueError(f"web hook path {path!r} is in use by another account")
         queue: asyncio.Queue[Request] = asyncio.Queue(WAITING)

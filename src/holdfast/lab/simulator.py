@@ -197,7 +197,9 @@ class Simulator:
         app = web.Application(client_max_size=64 * 2**20)
         self.routes(app)
         app.router.add_post("/_lab/{verb}", self._lab)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.2, handler_cancellation=True
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
         await site.start()

@@ -75,7 +75,8 @@ class SynapseError(RuntimeError):
 def find_synapse() -> Path | None:
     """The Python of an environment that has Synapse, or None when there is none.
 
-    ``HOLDFAST_SYNAPSE_PYTHON`` names it; without that, ``.venv-synapse`` in the repository is it.
+    ``HOLDFAST_SYNAPSE_PYTHON`` names it, and is believed: a wrong path fails loudly instead of
+    skipping tests. Without it, ``.venv-synapse`` in the repository is looked at.
     """
     named = os.environ.get("HOLDFAST_SYNAPSE_PYTHON")
     if named:

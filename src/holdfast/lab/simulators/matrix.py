@@ -14,7 +14,7 @@ import json
 import math
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import ClassVar, Final, Self
 
 from aiohttp import web
@@ -98,7 +98,7 @@ class MatrixSimulator(Simulator):
         self._filters: list[Json] = []
         self._unread: dict[str, int | None] = {}
         self._calls = RoomCalls(self, self._rooms, self._confirm)
-        self._held: set[web.Request] = set()
+        self._held: list[web.Request] = []
         self._parked = 0
         self._answered_at = -math.inf
         self._linked = False
@@ -187,6 +187,7 @@ class MatrixSimulator(Simulator):
     def expire(self) -> None:
         """Let every access token expire: soft log-out until a refresh or a login."""
         self._sessions.expire()
+        self.note("expired")
 
     # -- the truth ----------------------------------------------------------------------------
 
@@ -204,11 +205,11 @@ class MatrixSimulator(Simulator):
 
     @contextmanager
     def _held_poll(self, request: web.Request) -> Iterator[None]:
-        self._held.add(request)
+        self._held.append(request)
         try:
             yield
         finally:
-            self._held.discard(request)
+            self._held.remove(request)
 
     @contextmanager
     def _parked_poll(self, request: web.Request) -> Iterator[None]:
@@ -371,31 +372,32 @@ class MatrixSimulator(Simulator):
         if since is None and (params := self.faults.take("replay_history")) is not None:
             self._old_messages("alice", params.get("count", 10))
         with self._parked_poll(request):
-            changes = await self._await_changes(session, since or 0, limit, timeout)
-        position = self._rooms.position
+            position, changes = await self._changes(session, since or 0, limit, timeout)
         if since is None and (params := self.faults.take("stale_next_batch")) is not None:
             position = max(0, position - params.get("count", 5))
         self._mark_carried(changes, position)
         keys = {"device_one_time_keys_count": {"signed_curve25519": 0}}
         return web.json_response({"next_batch": stream_token(position), **keys, **changes})
 
-    async def _await_changes(
+    async def _changes(
         self, session: Session, since: int, limit: int, timeout: float
-    ) -> Json:
+    ) -> tuple[int, Json]:
+        """What is new after ``since``, and the place up to which that is everything."""
+
         def shorten(new: int) -> int:
             params = self.faults.take("limited_timeline") if since and new > 1 else None
             return limit if params is None else int(params.get("keep", 1))
 
-        changes: Json = {}
-        user, device = session.user_id, session.device_id
-        try:
-            async with asyncio.timeout(timeout):
-                while not (changes := self._rooms.changes(user, device, since, shorten)):
-                    self._arrived.clear()
+        end = self.now() + timeout
+        while True:
+            position = self._rooms.position
+            changes = self._rooms.changes(session.user_id, session.device_id, since, shorten)
+            if changes or self.now() >= end:
+                return position, changes
+            self._arrived.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(end):
                     await self._arrived.wait()
-        except TimeoutError:
-            pass
-        return changes
 
     def _since(self, request: web.Request) -> int | None:
         """The place a client has reached; what an answer carried up to there is confirmed."""

@@ -1,0 +1,121 @@
+"""What answers: a function from one message to the reply, found by its specification."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import ConfigError
+from holdfast.messages import Inbound, Reply
+from holdfast.threads import DAEMONS
+
+Answer = str | Reply | Sequence[str | Reply] | None
+"""What a handler may return: nothing, one reply, or several in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """The circumstances of one call of a handler."""
+
+    account: str
+    attempt: int
+    """From 1; above 1 an earlier try failed or the process died in it."""
+    deadline: float
+    """On the loop's clock: when the call will be cancelled."""
+
+
+Agent = Callable[[Inbound, Turn], Awaitable[list[Reply]]]
+"""Answers one message. Cancelled at its deadline and when the gateway stops."""
+
+
+async def echo(message: Inbound, turn: Turn) -> list[Reply]:
+    """Answer with the message's own text and attachments' names: a bot to try things with."""
+    names = [attachment.name or attachment.kind.value for attachment in message.attachments]
+    text = " ".join([message.text, *(f"[{name}]" for name in names)]).strip()
+    return [Reply(text=f"echo: {text}")]
+
+
+def load(spec: str, where: str, base: Path) -> Agent:
+    """The agent a specification names: ``echo`` or ``python:module:function``.
+
+    Modules are also found beside the configuration file (``base``). Raises ConfigError.
+    """
+    if spec == "echo":
+        return echo
+    kind, _, rest = spec.partition(":")
+    module_name, _, name = rest.partition(":")
+    if kind != "python" or not module_name or not name:
+        raise ConfigError(where, f"{spec!r} is no agent", "use `echo` or `python:module:function`")
+    return wrap(_import(module_name, name, where, base), where)
+
+
+def _import(module_name: str, name: str, where: str, base: Path) -> Any:
+    sys.path.insert(0, str(base))
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a user's module does when it is imported
+        raise ConfigError(
+            where,
+            f"module {module_name!r} can not be imported: {type(error).__name__}: {error}",
+            f"it must be installed, or lie beside the configuration in {base}",
+        ) from error
+    finally:
+        sys.path.remove(str(base))
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise ConfigError(where, f"module {module_name!r} has no {name!r}") from None
+
+
+def wrap(function: Any, where: str) -> Agent:
+    """A user's function as an agent: sync or async, with (message) or (message, turn).
+
+    A sync function runs in a thread, so that it can not stop the gateway's loop. Raises
+    ConfigError when it can not be called that way.
+    """
+    if not callable(function):
+        raise ConfigError(where, f"{function!r} can not be called")
+    try:
+        parameters = [
+            p
+            for p in inspect.signature(function).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+    except (TypeError, ValueError):
+        parameters = []
+    if not 1 <= len(parameters) <= 2:
+        raise ConfigError(where, "an agent takes (message) or (message, turn)")
+    count = len(parameters)
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  an object with an async __call__
+    )
+
+    async def agent(message: Inbound, turn: Turn) -> list[Reply]:
+        arguments = (message, turn)[:count]
+        if is_async:
+            return replies(await function(*arguments))
+        loop = asyncio.get_running_loop()
+        return replies(await loop.run_in_executor(DAEMONS, function, *arguments))
+
+    return agent
+
+
+def replies(answer: Any) -> list[Reply]:
+    """What a handler returned, as replies. Raises TypeError for anything else than `Answer`."""
+    match answer:
+        case None:
+            return []
+        case str():
+            return [Reply(text=answer)] if answer else []
+        case Reply():
+            return [answer]
+        case list() | tuple():
+            return [reply for one in answer for reply in replies(one)]
+        case _:
+            raise TypeError(f"an agent returned {type(answer).__name__}, not a text or Reply")

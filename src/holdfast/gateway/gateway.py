@@ -1,0 +1,386 @@
+"""The gateway: all accounts side by side, each as independent of the others as if it were alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from aiohttp.abc import AbstractResolver
+
+from holdfast import __version__, agents
+from holdfast.adapter import Adapter
+from holdfast.config import AccountConfig, Config, check_identities
+from holdfast.errors import StoreError
+from holdfast.gateway.account import Account, AccountTools
+from holdfast.gateway.dns import Resolver
+from holdfast.gateway.hooks import HookServer
+from holdfast.gateway.lanes import Lanes, Limits
+from holdfast.gateway.net import Net
+from holdfast.gateway.notify import ServiceManager
+from holdfast.gateway.reachability import Reachability
+from holdfast.gateway.sender import Sender
+from holdfast.gateway.watchdog import LoopWatchdog, SuspendDetector
+from holdfast.observe.reporter import Reporter
+from holdfast.observe.status import (
+    FILE_NAME,
+    AccountStatus,
+    Status,
+    account_status,
+    boot_id,
+    proof,
+)
+from holdfast.observe.writer import StatusWriter
+from holdfast.store.protocol import Received, Store
+from holdfast.supervision import Published, Report
+
+log = logging.getLogger("holdfast.gateway")
+
+HANDLER_GRACE = 2.0
+"""Seconds running handlers and sends get when the gateway stops; the promise is 5 s in all."""
+
+PULSE = 1.0
+"""Seconds between looks at the clocks and signs of life to the service manager."""
+
+OVERDUE = 5.0
+"""Seconds past an account's deadline after which the service manager hears nothing from us."""
+
+
+class UnknownAccount(KeyError):
+    """There is no account of that name; the message lists those there are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(slots=True)
+class Desk:
+    """Everything that works for one account."""
+
+    config: AccountConfig
+    account: Account
+    lanes: Lanes
+    sender: Sender
+    paused: bool = False
+
+    async def stop(self) -> None:
+        """Stop all of it within 5 s."""
+        await asyncio.gather(
+            self.account.stop(), self.lanes.stop(HANDLER_GRACE), self.sender.stop(HANDLER_GRACE)
+        )
+
+
+class Gateway:
+    """Runs the accounts of a configuration on one journal."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        resolver: AbstractResolver | None = None,
+        rand: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
+        service: ServiceManager | None = None,
+        watchdog: LoopWatchdog | None = None,
+    ) -> None:
+        self.config, self.store = config, store
+        self.desks: dict[str, Desk] = {}
+        self.started_at = clock()
+        host, _, port = config.gateway.hook_listen.rpartition(":")
+        self.hooks = HookServer(host, int(port))
+        self.watchdog = watchdog or LoopWatchdog()
+        self._resolver = resolver or Resolver()
+        self._rand, self._clock = rand, clock
+        self._reachability = Reachability(Net(self._resolver, config.gateway.proxy), rand=rand)
+        self._reporter = Reporter()
+        self._status = StatusWriter(config.state_dir / FILE_NAME, self.status)
+        self._service = service or ServiceManager()
+        self._suspend = SuspendDetector()
+        self._slots = asyncio.Semaphore(config.gateway.handlers)
+        self._pulse: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._store_trouble = "ok"
+        self._reloading = asyncio.Lock()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bring every account on its way and return; none waits for another.
+
+        Raises ConfigError for an agent that can not be loaded or a credential used twice, and
+        StoreError when the journal can not be read.
+        """
+        desks = [self._build(account) for account in self.config.accounts.values()]
+        self._check_identities(desks)
+        self._reachability.start(self._network_changed)
+        self._status.start()
+        self.watchdog.start()
+        self._pulse = asyncio.create_task(self._beat(), name="gateway pulse")
+        await asyncio.gather(*(self._open(desk) for desk in desks))
+        self._service.send("READY=1", f"STATUS={self.summary()}")
+
+    async def stop(self) -> None:
+        """Stop every account within 5 s, write the last status, close the journal."""
+        self._service.send("STOPPING=1")
+        await asyncio.gather(*(desk.stop() for desk in self.desks.values()))
+        await self._reachability.stop()
+        await self.hooks.stop()
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.wait([self._pulse])
+        if self._background:
+            await asyncio.wait(self._background, timeout=0.5)
+        await self._status.stop()
+        self.watchdog.stop()
+        await self.store.close()
+
+    async def reload(self, config: Config) -> list[str]:
+        """Take over a new configuration; returns what was done, a line per touched account.
+
+        Accounts whose entry did not change keep their connections. Raises ConfigError, and then
+        nothing was changed.
+        """
+        async with self._reloading:
+            changed = [
+                new
+                for name, new in config.accounts.items()
+                if name not in self.desks
+                or replace(new, agent="") != replace(self.desks[name].config, agent="")
+            ]
+            fresh = [self._build(account, config) for account in changed]
+            kept = [
+                desk
+                for name, desk in self.desks.items()
+                if name in config.accounts and name not in {new.name for new in changed}
+            ]
+            agent_of = {
+                desk.config.name: self._agent(config.accounts[desk.config.name], config)
+                for desk in kept
+            }
+            self._check_identities([*kept, *fresh])
+            self.config = config
+            done: list[str] = []
+            for desk in kept:
+                new = config.accounts[desk.config.name]
+                if new.agent != desk.config.agent:
+                    desk.lanes.agent = agent_of[new.name]
+                    done.append(f"{new.name}: agent changed, connection untouched")
+                desk.config = new
+            gone = [name for name in self.desks if name not in config.accounts]
+            stopping = [*gone, *(new.name for new in changed if new.name in self.desks)]
+            await asyncio.gather(*(self.desks[name].stop() for name in stopping))
+            done += [f"{name}: removed" for name in gone]
+            for name in stopping:
+                del self.desks[name]
+            for desk in fresh:
+                verb = "restarted" if desk.config.name in stopping else "added"
+                done.append(f"{desk.config.name}: {verb}")
+            await asyncio.gather(*(self._open(desk) for desk in fresh))
+            self._status.changed()
+            return done
+
+    # -- what operators want ------------------------------------------------------------------
+
+    def desk(self, name: str) -> Desk:
+        """An account's desk. Raises UnknownAccount."""
+        try:
+            return self.desks[name]
+        except KeyError:
+            known = ", ".join(sorted(self.desks)) or "none"
+            raise UnknownAccount(f"there is no account {name!r}; there are: {known}") from None
+
+    def kick(self, name: str) -> None:
+        """Try now, whatever the account waits for. Raises UnknownAccount."""
+        self.desk(name).account.kick(operator=True)
+
+    async def pause(self, name: str) -> None:
+        """Stop the account's connection, also over restarts; its replies wait."""
+        desk = self.desk(name)
+        desk.paused = True
+        await self.store.remember(name, "paused", b"1")
+        await desk.account.pause()
+
+    async def resume(self, name: str) -> None:
+        """Undo `pause`."""
+        desk = self.desk(name)
+        desk.paused = False
+        await self.store.remember(name, "paused", b"")
+        desk.account.resume()
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """The status document, true now."""
+        return Status(
+            pid=os.getpid(),
+            boot_id=boot_id(),
+            started_at=self.started_at,
+            written_at=self._clock(),
+            version=__version__,
+            accounts={name: self._account_status(desk) for name, desk in self.desks.items()},
+            store=self._store_trouble,
+        )
+
+    def summary(self) -> str:
+        """One line for the service manager."""
+        states = [desk.account.view().published.value for desk in self.desks.values()]
+        counts = {state: states.count(state) for state in sorted(set(states))}
+        return ", ".join(f"{n} {state}" for state, n in counts.items()) or "no accounts"
+
+    def _account_status(self, desk: Desk) -> AccountStatus:
+        account, now = desk.account, self._clock()
+        gap = account.last_gap
+        return account_status(
+            account.view(),
+            account.wall,
+            now,
+            platform=desk.config.platform,
+            paused=desk.paused,
+            inbound=proof(account.last_inbound, now),
+            outbound=proof(desk.sender.last_sent, now),
+            gap=gap and {"since": gap.since, "until": gap.until, "reason": gap.reason},
+            inbox=desk.lanes.depth,
+            outbox=desk.sender.depth,
+            received=account.received,
+            sent=desk.sender.sent,
+            skipped=account.skipped_frames,
+            dead=desk.lanes.failed + desk.sender.refused,
+            unknown=desk.sender.unknown,
+        )
+
+    # -- building -----------------------------------------------------------------------------
+
+    def _build(self, config: AccountConfig, whole: Config | None = None) -> Desk:
+        whole = whole or self.config
+        net = Net(self._resolver, config.proxy or None)
+        client = net.client()
+        adapter = config.adapter(config.settings, AccountTools(client, whole.gateway.hook_url))
+        sender = Sender(
+            config.name,
+            adapter,
+            self.store,
+            ambiguous=config.ambiguous,
+            clock=self._clock,
+            rand=self._rand,
+        )
+        account = Account(
+            config.name,
+            adapter,
+            config.policy,
+            store=self.store,
+            net=net,
+            hooks=self.hooks,
+            send_client=client,
+            on_report=self._on_report,
+            on_received=self._on_received,
+            rand=self._rand,
+            clock=self._clock,
+        )
+        limits = Limits(
+            whole.gateway.handlers,
+            whole.gateway.handler_timeout,
+            whole.gateway.handler_attempts,
+        )
+        lanes = Lanes(
+            config.name,
+            adapter,
+            self._agent(config, whole),
+            self.store,
+            limits,
+            self._slots,
+            on_owed=sender.put,
+            can_type=lambda: account.view().published is Published.CONNECTED,
+        )
+        return Desk(config, account, lanes, sender)
+
+    def _agent(self, config: AccountConfig, whole: Config) -> agents.Agent:
+        where = f"{whole.path}: [accounts.{config.name}] agent"
+        return agents.load(config.agent, where, whole.path.parent)
+
+    def _check_identities(self, desks: list[Desk]) -> None:
+        def identity(adapter: Adapter) -> tuple[str, str]:
+            return adapter.platform, adapter.identity
+
+        check_identities(
+            {desk.config.name: identity(desk.account.adapter) for desk in desks},
+            str(self.config.path),
+        )
+
+    async def _open(self, desk: Desk) -> None:
+        """Take up what the journal holds for the account, then connect."""
+        name = desk.config.name
+        self.desks[name] = desk
+        desk.sender.put(await self.store.owed(name))
+        desk.lanes.put(await self.store.unhandled(name))
+        desk.paused = bool(await self.store.recall(name, "paused"))
+        if not desk.paused:
+            await desk.account.start()
+
+    # -- what the accounts say ----------------------------------------------------------------
+
+    def _on_received(self, account: Account, rows: list[Received]) -> None:
+        desk = self.desks.get(account.name)
+        if desk is not None and desk.account is account:
+            desk.lanes.put(rows)
+
+    def _on_report(self, account: Account, report: Report) -> None:
+        name, view = account.name, report.view
+        desk = self.desks.get(name)
+        if desk is not None and desk.account is account:
+            desk.sender.connected(view.published is Published.CONNECTED)
+        self._reachability.report(
+            name, account.adapter.endpoint, view, partial(account.kick, operator=False)
+        )
+        self._status.changed()
+        transition = self._reporter.report(name, report, account.wall(view.at))
+        if transition is not None:
+            self._spawn(self.store.record(transition), "history")
+
+    def _network_changed(self) -> None:
+        """The kernel reports a new route or address: every proof of life is in doubt."""
+        for desk in self.desks.values():
+            desk.account.woke(0.0)
+
+    # -- the gateway's own pulse --------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        fed_at = float("-inf")
+        while True:
+            slept = self._suspend.slept()
+            if slept:
+                log.warning("the machine slept for %.0f s", slept)
+                for desk in self.desks.values():
+                    desk.account.woke(slept)
+            interval = self._service.interval
+            if interval is not None and loop.time() - fed_at >= interval and self.on_time():
+                fed_at = loop.time()
+                self._service.send("WATCHDOG=1", f"STATUS={self.summary()}")
+            await asyncio.sleep(min(PULSE, interval or PULSE))
+
+    def on_time(self) -> bool:
+        """Whether no account's deadline is overdue: else the loop, or the shell, is broken."""
+        now = asyncio.get_running_loop().time()
+        deadlines = (desk.account.supervisor.next_deadline() for desk in self.desks.values())
+        return all(now - deadline < OVERDUE for deadline in deadlines if deadline is not None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        task = asyncio.create_task(self._stored(work), name=what)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _stored(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+            self._store_trouble = "ok"
+        except StoreError as error:
+            if self._store_trouble == "ok":
+                log.error("journal error=%s", error)
+            self._store_trouble = f"{error.code}: {error}"

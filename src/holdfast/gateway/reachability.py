@@ -1,0 +1,178 @@
+"""Notices that a network is back, so that no account sleeps through it in its back-off.
+
+While accounts are down for want of a connection, one prober per endpoint (not per account) asks it
+for any sign of life. When an endpoint that was unreachable answers again, the accounts waiting for
+it are kicked once each, spread out so that thousands do not log in at the same instant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from holdfast.adapter import HttpFailed
+from holdfast.gateway.net import HttpClient, Net
+from holdfast.supervision import Kind, Published, View
+
+log = logging.getLogger("holdfast.reachability")
+
+FIRST = 1.0
+"""Seconds between the starts of two probes at first; grows by half each time."""
+
+SLOWEST = 4.0
+"""Seconds between the starts of two probes in a long outage: the recovery bound less the login."""
+
+LIMIT = 3.0
+"""Seconds a probe may take; a peer that is alive only in its kernel is not alive."""
+
+SPREAD = 0.05
+"""Seconds between two kicks, so that no 100 ms see more than a few logins."""
+
+WAITS_FOR_NETWORK = frozenset({Kind.UNREACHABLE, Kind.TIMEOUT, Kind.LOST, Kind.SILENT})
+
+
+class Prober:
+    """Probes one endpoint while somebody waits for it."""
+
+    def __init__(
+        self,
+        url: str,
+        probe: Callable[[str], Awaitable[bool]],
+        *,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self.url = url
+        self.probes = 0
+        self._probe, self._rand = probe, rand
+        self._waiting: dict[str, Callable[[], None]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+
+    def wait(self, name: str, kick: Callable[[], None]) -> None:
+        """An account waits for this endpoint; it is kicked when the endpoint is back."""
+        self._waiting[name] = kick
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name=f"prober {self.url}")
+
+    def leave(self, name: str) -> None:
+        """The account no longer waits."""
+        self._waiting.pop(name, None)
+        if not self._waiting and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def hurry(self) -> None:
+        """Something about the network changed: look now."""
+        self._hurry.set()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        was_down = False
+        gap = FIRST
+        while self._waiting:
+            began = loop.time()
+            self.probes += 1
+            if not await self._probe(self.url):
+                was_down = True
+            elif was_down:
+                was_down = False
+                gap = FIRST
+                await self._kick_all()
+            self._hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, began + gap - loop.time())):
+                    await self._hurry.wait()
+                    gap = FIRST
+            gap = min(gap * 1.5, SLOWEST)
+
+    async def _kick_all(self) -> None:
+        names = sorted(self._waiting, key=lambda _: self._rand())
+        log.info("endpoint is back url=%s accounts=%d", self.url, len(names))
+        for name in names:
+            if name in self._waiting:
+                self._waiting[name]()
+            await asyncio.sleep(SPREAD * (0.5 + self._rand()))
+
+
+class Reachability:
+    """All probers of a gateway, and the kernel's own news of the network."""
+
+    def __init__(self, net: Net, *, rand: Callable[[], float] = random.random) -> None:
+        self._net, self._rand = net, rand
+        self._probers: dict[str, Prober] = {}
+        self._client: HttpClient | None = None
+        self._netlink: socket.socket | None = None
+        self._on_change: Callable[[], None] = lambda: None
+
+    def start(self, on_change: Callable[[], None]) -> None:
+        """Listen to the kernel's route and address news, where it has any (Linux)."""
+        self._on_change = on_change
+        with contextlib.suppress(OSError, AttributeError):
+            news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            news.setblocking(False)
+            news.bind((0, _LINK | _IPV4_ADDRESS | _IPV4_ROUTE | _IPV6_ADDRESS | _IPV6_ROUTE))
+            self._netlink = news
+            asyncio.get_running_loop().add_reader(news, self._news)
+
+    async def stop(self) -> None:
+        """End every probe."""
+        for prober in self._probers.values():
+            for name in list(prober._waiting):
+                prober.leave(name)
+        if self._netlink is not None:
+            asyncio.get_running_loop().remove_reader(self._netlink)
+            self._netlink.close()
+            self._netlink = None
+        if self._client is not None:
+            await self._client.close()
+
+    def report(self, name: str, endpoint: str, view: View, kick: Callable[[], None]) -> None:
+        """Look at an account's new state: it begins or ends to wait for its endpoint."""
+        if not endpoint:
+            return
+        prober = self._probers.get(endpoint)
+        waits = (
+            view.published is Published.RETRYING
+            and view.cause is not None
+            and view.cause.kind in WAITS_FOR_NETWORK
+        )
+        if waits:
+            if prober is None:
+                prober = self._probers[endpoint] = Prober(endpoint, self._ask, rand=self._rand)
+            prober.wait(name, kick)
+        elif prober is not None:
+            prober.leave(name)
+
+    async def _ask(self, url: str) -> bool:
+        """Whether anything that speaks HTTP answers there and is not itself broken."""
+        if self._client is None:
+            self._client = self._net.client()
+        parts = urlsplit(url)
+        try:
+            reply = await self._client.request(
+                "HEAD",
+                f"{parts.scheme}://{parts.netloc}/",
+                headers={"Connection": "close"},
+                timeout=LIMIT,
+            )
+        except HttpFailed:
+            return False
+        return reply.status < 500
+
+    def _news(self) -> None:
+        assert self._netlink is not None
+        with contextlib.suppress(BlockingIOError):
+            while self._netlink.recv(65_536):
+                pass
+        for prober in self._probers.values():
+            prober.hurry()
+        self._on_change()
+
+
+# Multicast groups of rtnetlink(7).
+_LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE = 0x1, 0x10, 0x40, 0x100, 0x400

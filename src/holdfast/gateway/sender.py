@@ -1,0 +1,282 @@
+"""From the outbox to the platform: in order per chat, within its rates, for as long as it takes.
+
+While the account is down its messages wait; they are never refused for that. What is known of a
+failed try decides: not sent is tried again, refused becomes a dead letter, and what may have
+arrived is repeated only where the platform recognises it or the account's policy says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+
+from holdfast import killpoints
+from holdfast.adapter import (
+    Adapter,
+    AdapterError,
+    BadFrame,
+    HttpFailed,
+    Outcome,
+    Rate,
+    SendFailed,
+    cause_of,
+)
+from holdfast.errors import StoreError
+from holdfast.messages import Receipt
+from holdfast.store.protocol import OutboxState, Owed, Store
+from holdfast.supervision import Cause
+from holdfast.supervision.backoff import jittered, rung
+
+log = logging.getLogger("holdfast.sender")
+
+SEND_LIMIT = 60.0
+"""Seconds for one message, uploads included; the adapter's own limits are shorter."""
+
+RESEND_LIMIT = 3
+"""Tries of unknown fate after which even the policy `resend` asks a person."""
+
+STORE_RETRY = 2.0
+"""Seconds before the journal is asked again when it could not be written."""
+
+
+class Bucket:
+    """A token bucket on the loop's clock."""
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self._tokens = float(rate.burst)
+        self._at = 0.0
+
+    def take(self, now: float) -> float:
+        """Take a token; the seconds to wait before using it (0 at once)."""
+        self._tokens = min(
+            float(self.rate.burst), self._tokens + (now - self._at) * self.rate.per_second
+        )
+        self._at = now
+        self._tokens -= 1.0
+        return max(0.0, -self._tokens / self.rate.per_second)
+
+
+class Sender:
+    """The outbox of one account."""
+
+    def __init__(
+        self,
+        account: str,
+        adapter: Adapter,
+        store: Store,
+        *,
+        ambiguous: str = "resend",
+        clock: Callable[[], float] = time.time,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self.sent = self.refused = self.unknown = 0
+        """Messages accepted, refused for good, and of unknown fate, by this process."""
+        self.last_sent: float | None = None
+        """Unix seconds of the last acceptance."""
+        self._account, self._adapter, self._store = account, adapter, store
+        self._ambiguous, self._clock, self._rand = ambiguous, clock, rand
+        self._up = asyncio.Event()
+        self._chats: dict[str, deque[Owed]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        traits = adapter.traits
+        self._total = Bucket(traits.rate_total) if traits.rate_total else None
+        self._buckets: dict[str, Bucket] = {}
+        self._stopping = False
+
+    @property
+    def depth(self) -> int:
+        """Messages owed and not yet accepted."""
+        return sum(len(queue) for queue in self._chats.values())
+
+    def connected(self, up: bool) -> None:
+        """The account came up or went down."""
+        if up:
+            self._up.set()
+        else:
+            self._up.clear()
+
+    def put(self, rows: list[Owed]) -> None:
+        """Messages that are in the journal take their places."""
+        for row in rows:
+            if self._stopping or row.state not in (OutboxState.OWED, OutboxState.SENDING):
+                continue
+            chat = row.message.chat
+            self._chats.setdefault(chat, deque()).append(row)
+            if chat not in self._tasks:
+                task = asyncio.create_task(self._drain(chat), name=f"{self._account} sender")
+                self._tasks[chat] = task
+                task.add_done_callback(_surface)
+
+    async def stop(self, grace: float) -> None:
+        """Let tries under way end within ``grace`` seconds, then cancel. The rest stays owed."""
+        self._stopping = True
+        self._up.clear()
+        busy = [task for task in self._tasks.values() if not task.done()]
+        if busy:
+            await asyncio.wait(busy, timeout=grace)
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=1.0)
+
+    async def _drain(self, chat: str) -> None:
+        queue = self._chats[chat]
+        try:
+            while queue and not self._stopping:
+                await self._deliver(queue[0])
+                if self._stopping:
+                    return
+                queue.popleft()
+        finally:
+            del self._chats[chat], self._tasks[chat]
+            if not queue:
+                self._forget(chat)
+
+    def _forget(self, chat: str) -> None:
+        if len(self._buckets) > 1_000:
+            self._buckets.pop(chat, None)
+
+    async def _deliver(self, row: Owed) -> None:
+        """Try until the message is accepted, refused or held."""
+        failures = 0
+        not_before = row.not_before
+        # Found in the middle of a try: the process died in it, so it may have arrived.
+        maybe = row.state is OutboxState.SENDING and not self._adapter.traits.idempotent
+        unknowns = row.attempts if maybe else 0
+        reason = "the process died while sending"
+        if maybe and await self._recorded(self._doubtful, row, reason, unknowns):
+            return
+        while not self._stopping:
+            await self._turn(row.message.chat, not_before)
+            if self._stopping:
+                return
+            try:
+                receipt = await self._try(row)
+            except StoreError as error:
+                log.error("journal account=%s error=%s", self._account, error)
+                await asyncio.sleep(STORE_RETRY)
+                continue
+            except Exception as error:
+                failures += 1
+                unknowns += _outcome(error) is Outcome.UNKNOWN
+                not_before = self._next_try(self._cause(error), failures)
+                if await self._recorded(self._failed, row, error, unknowns, not_before):
+                    return
+                continue
+            await self._recorded(self._accepted, row, receipt)
+            return
+
+    async def _try(self, row: Owed) -> Receipt:
+        if not self._adapter.traits.idempotent:
+            await self._store.sending(row.row)
+        killpoints.reach("before-send")
+        async with asyncio.timeout(SEND_LIMIT):
+            receipt = await self._adapter.send(row.message)
+        killpoints.reach("after-send-before-record")
+        return receipt
+
+    async def _turn(self, chat: str, not_before: float) -> None:
+        """Wait for the connection, the server's wait and the rate limits."""
+        while not self._stopping:
+            await self._up.wait()
+            wait = not_before - self._clock()
+            if wait <= 0:
+                break
+            await asyncio.sleep(min(wait, 3_600.0))
+        rate = self._adapter.traits.rate_chat
+        now = asyncio.get_running_loop().time()
+        delay = self._total.take(now) if self._total is not None else 0.0
+        if rate is not None:
+            delay = max(delay, self._buckets.setdefault(chat, Bucket(rate)).take(now))
+        if delay > 0:
+            await asyncio.sleep(delay)
+
+    async def _recorded(self, write: Callable[..., object], *arguments: object) -> bool:
+        """Write an outcome to the journal, for as long as that takes; its verdict comes back."""
+        while True:
+            try:
+                return bool(await write(*arguments))  # type: ignore[misc]
+            except StoreError as error:
+                log.error("journal account=%s error=%s", self._account, error)
+                await asyncio.sleep(STORE_RETRY)
+
+    async def _accepted(self, row: Owed, receipt: Receipt) -> bool:
+        await self._store.sent(row.row, receipt)
+        self.sent += 1
+        self.last_sent = self._clock()
+        return True
+
+    async def _failed(self, row: Owed, error: Exception, unknowns: int, not_before: float) -> bool:
+        """Record a failed try; True when the message is no longer owed."""
+        cause = self._cause(error)
+        reason = f"{cause.code}: {cause.message}" if cause.message else cause.code
+        match _outcome(error):
+            case Outcome.REFUSED:
+                await self._store.refuse(row.row, reason)
+                self.refused += 1
+                log.error(
+                    "dead letter account=%s key=%s %s", self._account, row.message.key, reason
+                )
+                return True
+            case Outcome.UNKNOWN if not self._adapter.traits.idempotent:
+                return await self._doubtful(row, reason, unknowns, not_before)
+            case _:
+                await self._store.postpone(row.row, not_before, reason)
+                return False
+
+    async def _doubtful(
+        self, row: Owed, reason: str, unknowns: int, not_before: float = 0.0
+    ) -> bool:
+        """It may have arrived; True when the account's policy is not to send it again."""
+        self.unknown += 1
+        if self._ambiguous == "resend" and unknowns < RESEND_LIMIT:
+            await self._store.postpone(row.row, not_before, reason, maybe_doubled=True)
+            return False
+        if self._ambiguous != "drop":
+            await self._store.hold(row.row, reason)
+        else:
+            await self._store.refuse(row.row, f"may have arrived, dropped by policy: {reason}")
+        log.warning(
+            "ambiguous account=%s key=%s policy=%s %s",
+            self._account,
+            row.message.key,
+            self._ambiguous,
+            reason,
+        )
+        return True
+
+    def _cause(self, error: Exception) -> Cause:
+        return self._adapter.classify(error) or cause_of(error)
+
+    def _next_try(self, cause: Cause, failures: int) -> float:
+        """Unix seconds of the next try: the ladder, with the server's wait as a floor."""
+        delay = jittered(rung(failures, first=1.0, factor=2.0, cap=60.0), self._rand())
+        if cause.retry_after is not None:
+            delay = max(delay, cause.retry_after)
+        return self._clock() + delay
+
+
+def _outcome(error: Exception) -> Outcome:
+    match error:
+        case SendFailed():
+            return error.outcome
+        case HttpFailed():
+            return Outcome.UNKNOWN if error.sent else Outcome.NOT_SENT
+        case BadFrame():
+            return Outcome.UNKNOWN  # it was answered, but nobody can say what
+        case AdapterError():
+            return Outcome.NOT_SENT  # no token, no permission: the account's trouble, not its own
+        case _:
+            return Outcome.UNKNOWN
+
+
+def _surface(task: asyncio.Task[None]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        if task.exception() is not None:
+            log.error("sender ended by a defect", exc_info=task.exception())

@@ -1,0 +1,70 @@
+"""Keeps the status file true: at once on every transition, and often enough to prove life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from holdfast.observe import status
+from holdfast.threads import DAEMONS
+
+log = logging.getLogger("holdfast.status")
+
+PERIOD = 2.0
+"""Seconds between writes when nothing happens; a fifth of the document's time to live."""
+
+WRITE_LIMIT = 5.0
+"""Seconds after which a write on a hanging disk is no longer waited for."""
+
+
+class StatusWriter:
+    """The one writer of the status file. A failing write disturbs nothing but its own counter."""
+
+    def __init__(self, path: Path, compose: Callable[[], status.Status]) -> None:
+        self.path = path
+        self.writes = self.failures = 0
+        self._compose = compose
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._run(), name="status writer")
+
+    def changed(self) -> None:
+        """A transition happened: write soon. Several in one turn of the loop are one write."""
+        self._changed.set()
+
+    async def stop(self) -> None:
+        """Write the last state and end."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._write()
+
+    async def _run(self) -> None:
+        while True:
+            await self._write()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD):
+                    await self._changed.wait()
+
+    async def _write(self) -> None:
+        self._changed.clear()
+        document = self._compose()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(WRITE_LIMIT):
+                await loop.run_in_executor(DAEMONS, status.write, self.path, document)
+        except OSError as error:  # TimeoutError included
+            self.failures += 1
+            if not self._failing:
+                log.warning("status file not written path=%s error=%r", self.path, error)
+            self._failing = True
+        else:
+            self.writes += 1
+            self._failing = False
