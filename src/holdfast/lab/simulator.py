@@ -82,7 +82,10 @@ class FaultBook:
         self._armed[name].append((times, params))
 
     def take(self, name: str) -> dict[str, Any] | None:
-        """The parameters of an armed fault, using up one play; None when it is not armed."""
+        """The parameters of an armed fault, using up one play; None when it is not armed.
+
+        An armed fault without parameters gives an empty dict: compare with ``is not None``.
+        """
         assert name in self._known, f"undeclared fault {name!r}"
         queue = self._armed[name]
         if not queue:

@@ -150,7 +150,7 @@ class Relay:
         self._enter(Mode.PASS)
 
     def heal(self) -> None:
-        """Back to pass, and RST for every connection that was struck by a hole, cut or half close."""
+        """Back to pass, and RST for every connection that lost bytes or may have."""
         self._note("heal")
         self._reset([splice for splice in self._splices if splice.broken])
         self._enter(Mode.PASS)

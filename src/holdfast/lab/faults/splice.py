@@ -16,6 +16,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 LIMIT = 64 * 1024
 """Bytes queued in a lane before its source is no longer read; the size of asyncio's own buffers."""
@@ -194,8 +195,8 @@ class End(asyncio.Protocol):
     # -- what the loop calls ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not an isinstance check: the transports of uvloop do not inherit from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         if self._splice.dead:
             self.reset()
             return

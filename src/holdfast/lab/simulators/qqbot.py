@@ -334,7 +334,7 @@ class QQBotSimulator(Simulator):
     # -- token and API frame ------------------------------------------------------------------
 
     async def _token(self, request: web.Request) -> web.Response:
-        if self.faults.take("token_500"):
+        if self.faults.take("token_500") is not None:
             return answer({"message": "internal error"}, 500)
         if self.faults.take("token_hang") is not None:
             await asyncio.Event().wait()
@@ -629,12 +629,14 @@ class QQBotSimulator(Simulator):
         self._sessions.pop(session.id, None)
         if (timer := self._expiry.pop(session.id, None)) is not None:
             timer.cancel()
-        kept = {event.envelope for other in self._sessions.values() for event in other.waiting}
+        # What another session holds shares the fate of that session.
+        held = {envelope for other in self._sessions.values() for envelope in other.envelopes()}
         for event in session.waiting:
-            if event.envelope not in kept | self._given:
+            if event.envelope not in held | self._given:
                 self.note("lost", id=event.id, reason=reason)
         for event in session.unproven():
-            self.note("unproven", id=event.id, reason=reason)
+            if event.envelope not in held:
+                self.note("unproven", id=event.id, reason=reason)
 
     # -- events -------------------------------------------------------------------------------
 

@@ -325,6 +325,10 @@ class Session:
             frames.append(self.number(self.waiting.popleft()))
         return frames
 
+    def envelopes(self) -> set[str]:
+        """The events this session can still deliver or has delivered, by envelope."""
+        return {event.envelope for _, event in self._sent} | {e.envelope for e in self.waiting}
+
     def unproven(self) -> list[Event]:
         """Events given to a socket of which the bot never showed that it has them."""
         return [event for s, event in self._sent if s > self.confirmed]

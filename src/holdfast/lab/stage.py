@@ -1,0 +1,182 @@
+"""One simulated platform behind a cable that can be pulled, and the truth about both.
+
+A stage knows what users said, what they were answered, and when the gateway was really deaf. It
+compares that with the status the gateway publishes; it never looks inside the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from holdfast.lab.faults.relay import Mode, Relay
+from holdfast.lab.simulator import Simulator
+
+SAMPLE = 0.1
+"""Seconds between two looks at the published status."""
+
+
+@dataclass(slots=True)
+class Fault:
+    """One fault that was inflicted, and how it went. Times on the loop's clock."""
+
+    name: str
+    began: float
+    limit: float
+    """Seconds after which `connected` is a lie while the gateway is deaf."""
+    healed: float | None = None
+    noticed: float | None = None
+    recovered: float | None = None
+
+    @property
+    def detection(self) -> float | None:
+        """Seconds until the status said otherwise than connected."""
+        return None if self.noticed is None else self.noticed - self.began
+
+    @property
+    def recovery(self) -> float | None:
+        """Seconds from the healing until connected and really listening again."""
+        if self.recovered is None or self.healed is None:
+            return None
+        return max(0.0, self.recovered - self.healed)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a run showed about one account: counts and seconds."""
+
+    account: str
+    platform: str
+    received: int
+    answered: int
+    doubled: int
+    lost: int
+    gap: int
+    detection_s: float | None
+    recovery_s: float | None
+    lie_s: float
+    healed: int
+
+    @property
+    def good(self) -> bool:
+        """Nothing lost, doubled or lied about."""
+        return not (self.lost or self.doubled or self.lie_s)
+
+
+@dataclass(slots=True)
+class Stage:
+    """A platform, its cable, its users. Use as ``async with Stage(sim) as stage``."""
+
+    name: str
+    simulator: Simulator
+    relay: Relay = field(init=False)
+    faults: list[Fault] = field(default_factory=list)
+    lie: float = 0.0
+    gaps: int = 0
+    state: str = "unknown"
+    said: list[str] = field(default_factory=list)
+    _deaf_since: float | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.simulator.start()
+        self.relay = Relay(self.simulator.host, self.simulator.port)
+        await self.relay.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.relay.stop()
+        await self.simulator.stop()
+
+    def account(self) -> dict[str, Any]:
+        """The gateway's account table, with every address led through the relay."""
+        direct, led = f"127.0.0.1:{self.simulator.port}", f"127.0.0.1:{self.relay.port}"
+        table = self.simulator.account()
+        return {k: v.replace(direct, led) if isinstance(v, str) else v for k, v in table.items()}
+
+    # -- users --------------------------------------------------------------------------------
+
+    def say(self, *, group: bool = False) -> None:
+        """A user says something that was never said before."""
+        text = f"{self.name} message {len(self.said) + 1}"
+        chat = "the team" if group else "ann"
+        self.simulator.say(text, chat=chat, sender="ann", group=group)
+        self.said.append(text)
+
+    def answers(self) -> Counter[str]:
+        """How often each thing said was answered."""
+        counts: Counter[str] = Counter()
+        for heard in self.simulator.heard:
+            for text in self.said:
+                # The last word is a number: "message 1" must not be found in "message 12".
+                if heard.text.rstrip().endswith(text):
+                    counts[text] += 1
+        return counts
+
+    def unanswered(self) -> int:
+        """How many messages nobody has answered yet."""
+        answers = self.answers()
+        return sum(1 for text in self.said if not answers[text])
+
+    # -- faults -------------------------------------------------------------------------------
+
+    def strike(self, name: str, inflict: Callable[[], object], *, limit: float) -> Fault:
+        """Inflict a fault now."""
+        inflict()
+        fault = Fault(name, asyncio.get_running_loop().time(), limit)
+        self.faults.append(fault)
+        return fault
+
+    def heal(self, fault: Fault) -> None:
+        """Put the cable back."""
+        if self.relay.mode is not Mode.PASS:
+            self.relay.heal()
+        fault.healed = asyncio.get_running_loop().time()
+
+    def deaf(self) -> bool:
+        """The truth: would an event that occurs now not reach the gateway?"""
+        return self.relay.mode is not Mode.PASS or not self.simulator.listening()
+
+    def sample(self, state: str, gaps: int) -> None:
+        """Compare a published state with the truth; called every `SAMPLE` seconds."""
+        now = asyncio.get_running_loop().time()
+        self.state, self.gaps = state, gaps
+        deaf = self.deaf()
+        if not deaf:
+            self._deaf_since = None
+        elif self._deaf_since is None:
+            self._deaf_since = now
+        open_faults = [fault for fault in self.faults if fault.recovered is None]
+        for fault in open_faults:
+            if state != "connected" and fault.noticed is None:
+                fault.noticed = now
+            if fault.healed is not None and state == "connected" and not deaf:
+                fault.recovered = now
+        limit = max((fault.limit for fault in open_faults), default=DEFAULT_LIMIT)
+        if state == "connected" and self._deaf_since is not None:
+            self.lie += SAMPLE if now - self._deaf_since > limit else 0.0
+
+    def verdict(self, platform: str) -> Verdict:
+        """What the run showed."""
+        answers = self.answers()
+        detections = [f.detection for f in self.faults if f.detection is not None]
+        recoveries = [f.recovery for f in self.faults if f.recovery is not None]
+        return Verdict(
+            account=self.name,
+            platform=platform,
+            received=len(self.said),
+            answered=sum(1 for text in self.said if answers[text]),
+            doubled=sum(count - 1 for count in answers.values() if count > 1),
+            lost=self.unanswered(),
+            gap=self.gaps,
+            detection_s=round(max(detections), 2) if detections else None,
+            recovery_s=round(max(recoveries), 2) if recoveries else None,
+            lie_s=round(self.lie, 2),
+            healed=len(recoveries),
+        )
+
+
+DEFAULT_LIMIT = 60.0
+"""The silence limit where no fault sets a tighter one."""
