@@ -51,7 +51,7 @@ SAMPLE = 200
 """Bytes kept of a message that could not be understood."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AccountTools:
     """Implements `holdfast.adapter.Tools`."""
 
@@ -103,6 +103,7 @@ class Account:
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
+        self._intakes: set[asyncio.Task[None]] = set()
 
     # -- what people want ---------------------------------------------------------------------
 
@@ -115,8 +116,8 @@ class Account:
         self.post(Stop())
         await self.until(lambda view: view.state is State.STOPPED)
         await self._remember()
-        if self._background:
-            await asyncio.wait(self._background, timeout=1.0)
+        if self._background or self._intakes:
+            await asyncio.wait({*self._background, *self._intakes}, timeout=1.0)
         for task in self._background:
             task.cancel()
         await self._send_client.close()
@@ -220,7 +221,18 @@ class Account:
         return await self._store.cursor(self.name)
 
     async def accept(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
-        """Store messages and cursor durably, then let the lanes have what is new."""
+        """Store messages and cursor durably, then let the lanes have what is new.
+
+        A cancelled caller learns nothing, but what its call has stored is handled all the same:
+        the platform's redelivery would be dropped as a duplicate.
+        """
+        intake = asyncio.create_task(self._take_in(messages, cursor), name=f"{self.name} intake")
+        self._intakes.add(intake)
+        intake.add_done_callback(self._intakes.discard)
+        intake.add_done_callback(_look)
+        await asyncio.shield(intake)
+
+    async def _take_in(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
         new = await self._store.receive(self.name, messages, cursor)
         if new:
             self.received += len(new)
@@ -293,3 +305,9 @@ class Account:
             await work
         except StoreError as error:
             log.warning("%s not stored account=%s error=%s", what, self.name, error)
+
+
+def _look(task: asyncio.Task[None]) -> None:
+    """Its caller may have been cancelled; nobody else would look at the failure."""
+    if not task.cancelled():
+        task.exception()

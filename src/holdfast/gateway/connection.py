@@ -39,6 +39,10 @@ BEAT_LIMIT = 10.0
 """Seconds in which a heartbeat must have been sent (for a web hook: its API probe answered)."""
 
 
+ALIVE_EVERY = 10
+"""Acknowledged heartbeats between two log lines: silence must not be mistaken for death."""
+
+
 class Host(Protocol):
     """What a connection needs of its account."""
 
@@ -83,6 +87,7 @@ class Connection:
         self._helpers: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._over = False
+        self._acks = 0
 
     # -- driven by the account ----------------------------------------------------------------
 
@@ -222,6 +227,14 @@ class Connection:
 
     def acked(self) -> None:
         """See `holdfast.adapter.Link.acked`."""
+        self._acks += 1
+        if self._acks % ALIVE_EVERY == 0:
+            log.info(
+                "alive account=%s generation=%d beats=%d",
+                self._host.name,
+                self.generation,
+                self._acks,
+            )
         self._host.post(BeatAcked(self.generation))
 
     def logged_in(

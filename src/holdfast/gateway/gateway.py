@@ -48,6 +48,9 @@ HANDLER_GRACE = 2.0
 PULSE = 1.0
 """Seconds between looks at the clocks and signs of life to the service manager."""
 
+PRUNE_EVERY = 3_600.0
+"""Seconds between two prunings of the journal."""
+
 OVERDUE = 5.0
 """Seconds past an account's deadline after which the service manager hears nothing from us."""
 
@@ -93,6 +96,8 @@ class Gateway:
         self.config, self.store = config, store
         self.desks: dict[str, Desk] = {}
         self.started_at = clock()
+        self.listeners: list[Callable[[str, Report], None]] = []
+        """Called with every report of every account; they must not block or raise."""
         host, _, port = config.gateway.hook_listen.rpartition(":")
         self.hooks = HookServer(host, int(port))
         self.watchdog = watchdog or LoopWatchdog()
@@ -339,6 +344,8 @@ class Gateway:
             name, account.adapter.endpoint, view, partial(account.kick, operator=False)
         )
         self._status.changed()
+        for listener in self.listeners:
+            listener(name, report)
         transition = self._reporter.report(name, report, account.wall(view.at))
         if transition is not None:
             self._spawn(self.store.record(transition), "history")
@@ -353,6 +360,7 @@ class Gateway:
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
         fed_at = float("-inf")
+        pruned_at = loop.time()
         while True:
             slept = self._suspend.slept()
             if slept:
@@ -363,7 +371,15 @@ class Gateway:
             if interval is not None and loop.time() - fed_at >= interval and self.on_time():
                 fed_at = loop.time()
                 self._service.send("WATCHDOG=1", f"STATUS={self.summary()}")
+            if loop.time() - pruned_at >= PRUNE_EVERY:
+                pruned_at = loop.time()
+                self._spawn(self._prune(), "prune")
             await asyncio.sleep(min(PULSE, interval or PULSE))
+
+    async def _prune(self) -> None:
+        gone = await self.store.prune()
+        if gone:
+            log.info("pruned messages=%d", gone)
 
     def on_time(self) -> bool:
         """Whether no account's deadline is overdue: else the loop, or the shell, is broken."""

@@ -183,10 +183,10 @@ class Simulator:
         """How many facts of one kind the truth log holds."""
         return sum(1 for record in self.log if record.what == what)
 
-    async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout: float | None = 30.0) -> None:
         """Wait until a condition on the truth holds; it is looked at after every noted fact.
 
-        Raises TimeoutError after ``timeout`` seconds of the loop's clock.
+        Raises TimeoutError after ``timeout`` seconds of the loop's clock; None waits for ever.
         """
         async with asyncio.timeout(timeout):
             while not condition():

@@ -120,6 +120,10 @@ class Stage:
         answers = self.answers()
         return sum(1 for text in self.said if not answers[text])
 
+    async def all_answered(self) -> None:
+        """Wait until every message said so far is answered. Cancelling is safe."""
+        await self.simulator.until(lambda: not self.unanswered(), timeout=None)
+
     # -- faults -------------------------------------------------------------------------------
 
     def strike(self, name: str, inflict: Callable[[], object], *, limit: float) -> Fault:
@@ -139,8 +143,8 @@ class Stage:
         """The truth: would an event that occurs now not reach the gateway?"""
         return self.relay.mode is not Mode.PASS or not self.simulator.listening()
 
-    def sample(self, state: str, gaps: int) -> None:
-        """Compare a published state with the truth; called every `SAMPLE` seconds."""
+    def sample(self, state: str, gaps: int, every: float = SAMPLE) -> None:
+        """Compare a published state with the truth; called every so many seconds."""
         now = asyncio.get_running_loop().time()
         self.state, self.gaps = state, gaps
         deaf = self.deaf()
@@ -156,7 +160,7 @@ class Stage:
                 fault.recovered = now
         limit = max((fault.limit for fault in open_faults), default=DEFAULT_LIMIT)
         if state == "connected" and self._deaf_since is not None:
-            self.lie += SAMPLE if now - self._deaf_since > limit else 0.0
+            self.lie += every if now - self._deaf_since > limit else 0.0
 
     def verdict(self, platform: str) -> Verdict:
         """What the run showed."""

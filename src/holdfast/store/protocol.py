@@ -167,6 +167,9 @@ class Store(Protocol):
     async def recall(self, account: str, key: str) -> bytes | None:
         """A remembered value."""
 
+    async def prune(self, older_than: float = 86_400.0) -> int:
+        """Forget settled messages older than so many seconds (never under 24 h); how many."""
+
     async def depth(self, account: str) -> Depth:
         """How much is waiting."""
 

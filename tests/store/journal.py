@@ -1,0 +1,27 @@
+"""Values and clocks the tests of the journal share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.messages import Inbound, Outbound
+
+DAY = 86_400.0
+
+
+@dataclass
+class Clock:
+    """Unix seconds that move when told."""
+
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def inbound(name: str = "m1", *, chat: str = "chat", text: str = "hello") -> Inbound:
+    return Inbound(id=name, chat=chat, sender="ann", text=text)
+
+
+def outbound(key: str = "k1", *, text: str = "answer") -> Outbound:
+    return Outbound(key=key, chat="chat", text=text, reply_to="m1")

@@ -1,0 +1,216 @@
+"""Any sequence of calls, reopenings among them, leaves what a plain model says."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.errors import StoreError
+from holdfast.messages import Inbound, Outbound, Receipt
+from holdfast.store.protocol import Depth, InboxState, OutboxState
+from holdfast.store.sqlite import DEDUPE_SECONDS, SqliteStore
+from holdfast.testing import run_virtual
+from tests.store.journal import Clock, inbound, outbound
+
+
+@dataclass
+class In:
+    account: str
+    message: Inbound
+    state: InboxState = InboxState.RECEIVED
+    attempts: int = 0
+    settled_at: float = 0.0
+    row: int = 0
+
+
+@dataclass
+class Out:
+    account: str
+    message: Outbound
+    state: OutboxState = OutboxState.OWED
+    attempts: int = 0
+    doubled: bool = False
+    settled_at: float = 0.0
+    row: int = 0
+
+
+OPEN_IN = (InboxState.RECEIVED, InboxState.HANDLING)
+OPEN_OUT = (OutboxState.OWED, OutboxState.SENDING)
+
+
+@dataclass
+class Model:
+    """The journal as two lists, beside the real one."""
+
+    path: Path
+    clock: Clock
+    store: SqliteStore
+    inbox: list[In] = field(default_factory=list)
+    outbox: list[Out] = field(default_factory=list)
+    cursors: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    async def receive(self, account: str, ids: list[str], number: int) -> None:
+        cursor = {"n": number} if number % 2 else None
+        new = []
+        for name in ids:
+            if all((i.account, i.message.id) != (account, name) for i in self.inbox):
+                new.append(In(account, inbound(name)))
+                self.inbox.append(new[-1])
+        if cursor is not None:
+            self.cursors[account] = cursor
+        stored = await self.store.receive(account, [inbound(name) for name in ids], cursor)
+        assert [r.message for r in stored] == [i.message for i in new]
+        for known, received in zip(new, stored, strict=True):
+            known.row = received.row
+
+    async def post(self, account: str, keys: list[str], number: int) -> None:
+        self.owe(account, keys, await self.store.post(account, [outbound(key) for key in keys]))
+
+    def owe(self, account: str, keys: list[str], owed: list[Any]) -> None:
+        for key, stored in zip(keys, owed, strict=True):
+            known = [o for o in self.outbox if (o.account, o.message.key) == (account, key)]
+            if not known:
+                known.append(Out(account, outbound(key), row=stored.row))
+                self.outbox.append(known[0])
+            assert (stored.row, stored.state) == (known[0].row, known[0].state)
+
+    async def handle(self, account: str, keys: list[str], number: int) -> None:
+        if not self.inbox:
+            return
+        row = self.inbox[number % len(self.inbox)]
+        what = number // 7 % 3
+        if what == 0:
+            if await self.allowed(self.store.begin(row.row), row.state in OPEN_IN):
+                row.state, row.attempts = InboxState.HANDLING, row.attempts + 1
+        elif what == 1:
+            call = self.store.finish(row.row, [outbound(key) for key in keys])
+            owed = await self.allowed(call, row.state in OPEN_IN)
+            if owed is not None:
+                row.state, row.settled_at = InboxState.DONE, self.clock.now
+                self.owe(row.account, keys, owed)
+        else:
+            possible = row.state is not InboxState.DONE
+            await self.allowed(self.store.bury(row.row, "why"), possible)
+            if possible:
+                row.state = InboxState.DEAD
+
+    async def deliver(self, account: str, keys: list[str], number: int) -> None:
+        if not self.outbox:
+            return
+        row = self.outbox[number % len(self.outbox)]
+        possible = row.state is not OutboxState.SENT
+        match number // 7 % 5:
+            case 0:
+                possible = row.state in OPEN_OUT
+                await self.allowed(self.store.sending(row.row), possible)
+                if possible:
+                    row.state, row.attempts = OutboxState.SENDING, row.attempts + 1
+            case 1:
+                await self.store.sent(row.row, Receipt("p"))
+                row.state, row.settled_at = OutboxState.SENT, self.clock.now
+            case 2:
+                doubled = number % 2 == 0
+                call = self.store.postpone(row.row, 1.0, "why", maybe_doubled=doubled)
+                await self.allowed(call, possible)
+                if possible:
+                    row.state, row.doubled = OutboxState.OWED, row.doubled or doubled
+            case 3:
+                await self.allowed(self.store.hold(row.row, "why"), possible)
+                if possible:
+                    row.state = OutboxState.AMBIGUOUS
+            case _:
+                await self.allowed(self.store.refuse(row.row, "why"), possible)
+                if possible:
+                    row.state = OutboxState.DEAD
+
+    @staticmethod
+    async def allowed(call: Coroutine[Any, Any, Any], possible: bool) -> Any:
+        if possible:
+            return await call
+        with pytest.raises(StoreError, match="row") as caught:
+            await call
+        assert caught.value.code == "store_wrong_state"
+        return None
+
+    async def prune(self, account: str, ids: list[str], number: int) -> None:
+        self.clock.now += number * 1_000
+        limit = self.clock.now - DEDUPE_SECONDS
+        inbox = [i for i in self.inbox if i.state is not InboxState.DONE or i.settled_at >= limit]
+        outbox = [
+            o for o in self.outbox if o.state is not OutboxState.SENT or o.settled_at >= limit
+        ]
+        removed = len(self.inbox) + len(self.outbox) - len(inbox) - len(outbox)
+        assert await self.store.prune() == removed
+        self.inbox, self.outbox = inbox, outbox
+
+    async def reopen(self, account: str, ids: list[str], number: int) -> None:
+        await self.store.close()
+        self.store = await SqliteStore.open(self.path, clock=self.clock)
+
+    async def check(self) -> None:
+        for account in "ab":
+            inbox = [i for i in self.inbox if i.account == account]
+            outbox = [o for o in self.outbox if o.account == account]
+            assert [
+                (r.row, r.message, r.state, r.attempts) for r in await self.store.unhandled(account)
+            ] == [(i.row, i.message, i.state, i.attempts) for i in inbox if i.state in OPEN_IN]
+            assert [
+                (o.row, o.message, o.state, o.attempts, o.maybe_doubled)
+                for o in await self.store.owed(account)
+            ] == [
+                (o.row, o.message, o.state, o.attempts, o.doubled)
+                for o in outbox
+                if o.state in OPEN_OUT
+            ]
+            assert await self.store.cursor(account) == self.cursors.get(account, {})
+            states = [row.state for row in inbox] + [row.state for row in outbox]
+            assert await self.store.depth(account) == Depth(
+                inbox=sum(states.count(state) for state in OPEN_IN),
+                outbox=sum(states.count(state) for state in OPEN_OUT),
+                ambiguous=states.count(OutboxState.AMBIGUOUS),
+                dead=sum(state in (InboxState.DEAD, OutboxState.DEAD) for state in states),
+            )
+
+
+OPERATIONS = (
+    Model.receive,
+    Model.receive,
+    Model.post,
+    Model.handle,
+    Model.handle,
+    Model.deliver,
+    Model.deliver,
+    Model.prune,
+    Model.reopen,
+)
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(OPERATIONS),
+        st.sampled_from("ab"),
+        st.lists(st.sampled_from("12345"), max_size=3),
+        st.integers(0, 200),
+    ),
+    max_size=25,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps=steps)
+def test_the_journal_agrees_with_the_model(steps: list[Any]) -> None:
+    async def run(directory: str) -> None:
+        path, clock = Path(directory) / "j.db", Clock()
+        model = Model(path, clock, await SqliteStore.open(path, clock=clock))
+        for operation, account, names, number in steps:
+            await operation(model, account, names, number)
+        await model.check()
+        await model.store.close()
+
+    with tempfile.TemporaryDirectory() as directory:
+        run_virtual(run(directory))
