@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,7 @@ async def theatre(
         rand=rand,
         service=service or ServiceManager({}),
         watchdog=NoWatchdog(),
+        pulse=max(1.0, every),
         **options,
     )
     play = Theatre(running, {stage.name: stage for stage in stages}, every=every)
@@ -138,3 +140,17 @@ def configure(
     """A configuration in a directory of the test."""
     document = {"accounts": tables, "gateway": {"hook_listen": "127.0.0.1:0", **(gateway or {})}}
     return build(document, home / "holdfast.toml")
+
+
+def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Account tables as a configuration file."""
+
+    def value(given: Any) -> str:
+        if isinstance(given, dict):
+            return "{ " + ", ".join(f"{k} = {value(v)}" for k, v in given.items()) + " }"
+        return json.dumps(given)
+
+    return "".join(
+        f"[accounts.{name}]\n" + "".join(f"{k} = {value(v)}\n" for k, v in table.items())
+        for name, table in tables.items()
+    )

@@ -255,7 +255,7 @@ class HookRequest(Protocol):
     body: bytes
 
     def respond(self, status: int = 200, body: bytes = b"", mime: str = "text/plain") -> None:
-        """Answer. Without it the gateway answers 500 so that the platform sends again."""
+        """Answer. Without it the gateway answers 503 so that the platform sends again."""
 
 
 class Link(Protocol):

@@ -12,7 +12,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
@@ -28,6 +28,8 @@ ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 """Account names appear in file names, URLs and metrics."""
 
 DEFAULT_FILE = "holdfast.toml"
+
+IN_PLACE = "the secret is written in the file"
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,19 +104,38 @@ class Config:
 
 def load(path: Path) -> Config:
     """Read and check a configuration file. Raises ConfigError."""
+    config = build(_document(path), path)
+    if any(IN_PLACE in w for w in config.warnings) and _readable_by_others(path):
+        warning = f"{path}: holds secrets and is readable by others: chmod 600 it"
+        return replace(config, warnings=(*config.warnings, warning))
+    return config
+
+
+def state_dir_of(path: Path) -> Path:
+    """Where the gateway of a configuration file keeps its files. Raises ConfigError.
+
+    Looks at no account and at no secret: a gateway can be asked how it is from a shell that does
+    not hold its secrets, and while its configuration is being changed.
+    """
+    gateway = _gateway(_document(path).get("gateway", {}), f"{path}: [gateway]")
+    return (path.parent / gateway.state_dir).resolve()
+
+
+def _document(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
             str(path), "there is no such file", "make one with `holdfast init`"
         ) from None
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(str(path), f"can not be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(str(path), f"can not be read: {error.strerror}") from None
+    except UnicodeError as error:
+        raise ConfigError(str(path), f"is not UTF-8 text: {error}") from None
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), f"is not valid TOML: {error}") from None
-    return build(document, path)
 
 
 def build(document: Mapping[str, Any], path: Path) -> Config:
@@ -139,13 +160,11 @@ def build(document: Mapping[str, Any], path: Path) -> Config:
             raise ConfigError(
                 place, "not a usable account name", "use a-z, 0-9, '-', '_' and '.', at most 64"
             )
-        account = _account(name, table, gateway, place, warnings)
+        account = _account(name, table, gateway, place, path.parent, warnings)
         if account is not None:
             accounts[name] = account
     if not accounts:
         raise ConfigError(where, "every account has enabled = false")
-    if any("written in the file" in w for w in warnings) and _readable_by_others(path):
-        warnings.append(f"{where} holds secrets and is readable by others: chmod 600 it")
     return Config(path, gateway, accounts, tuple(warnings))
 
 
@@ -163,7 +182,12 @@ def _gateway(table: Any, where: str) -> GatewaySettings:
 
 
 def _account(
-    name: str, table: dict[str, Any], gateway: GatewaySettings, where: str, warnings: list[str]
+    name: str,
+    table: dict[str, Any],
+    gateway: GatewaySettings,
+    where: str,
+    base: Path,
+    warnings: list[str],
 ) -> AccountConfig | None:
     common = {f.name for f in msgspec.structs.fields(AccountKeys)}
     if "platform" not in table:
@@ -176,8 +200,8 @@ def _account(
     for info in msgspec.structs.fields(adapter.Settings):
         if _is_secret(info.type) and info.name in own:
             if isinstance(own[info.name], str):
-                warnings.append(f"{where} {info.name}: the secret is written in the file")
-            own[info.name] = _secret(own[info.name], f"{where} {info.name}")
+                warnings.append(f"{where} {info.name}: {IN_PLACE}")
+            own[info.name] = _secret(own[info.name], f"{where} {info.name}", base)
     settings = _convert(own, adapter.Settings, where, also=common)
     for info in msgspec.structs.fields(adapter.Settings):
         if info.name.endswith("url") or info.name == "homeserver":
@@ -241,8 +265,12 @@ def _is_secret(annotation: Any) -> bool:
     return annotation is Secret or Secret in get_args(annotation)
 
 
-def _secret(value: Any, where: str) -> Secret:
-    """A secret given in place, by environment variable, or by file. Raises ConfigError."""
+def _secret(value: Any, where: str, base: Path) -> Secret:
+    """A secret given in place, by environment variable, or by file. Raises ConfigError.
+
+    A relative path counts from ``base``, the configuration's directory: a service manager starts
+    the gateway anywhere.
+    """
     match value:
         case str():
             secret, source = value, "the file"
@@ -251,10 +279,11 @@ def _secret(value: Any, where: str) -> Secret:
         case {"file": str(name), **rest} if not rest:
             source = f"file {name}"
             try:
-                secret = Path(name).expanduser().read_text(encoding="utf-8").strip()
+                secret = (base / Path(name).expanduser()).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
                 raise ConfigError(
-                    where, f"the secret's {source} can not be read: {error}"
+                    where, f"the secret's {source} can not be read: {reason}", "create it"
                 ) from None
         case _:
             raise ConfigError(

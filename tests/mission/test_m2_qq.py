@@ -117,6 +117,7 @@ async def test_m2_3_quick_disconnects_reset_nothing_and_are_a_fault(
 ) -> None:
     async with Stage("qq", QQBotSimulator()) as stage, theatre(tmp_path, stage, every=5.0) as play:
         stage.simulator.faults.arm("close_after_identify", times=None, **params)
+        stage.simulator.faults.arm("close_on_resume", times=None, code=params["code"])
         opens = Opens(play)
         attempts: list[int] = []
         play.gateway.listeners.append(lambda _, report: attempts.append(report.view.attempt))

@@ -7,6 +7,7 @@ reports are handed on unchanged; status, history, metrics and alerts are all mad
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -46,6 +47,13 @@ from holdfast.supervision import (
 )
 
 log = logging.getLogger("holdfast.account")
+
+MEMORY_LIMIT = 0.5
+"""Seconds a stop waits for the journal to take the memory, and for other late writes."""
+
+REMEMBER_EVERY = 60.0
+"""Seconds between two notes of the last proof of life: how much too long a gap may be said to be
+after a crash."""
 
 SAMPLE = 200
 """Bytes kept of a message that could not be understood."""
@@ -100,6 +108,9 @@ class Account:
         self._clock = clock
         self._connection: Connection | None = None
         self._proof_before: float | None = None
+        self._was_ready = False
+        self._wanted = False
+        self._remembered_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -109,26 +120,25 @@ class Account:
 
     async def start(self) -> None:
         """Begin; returns at once with the account on its way, whatever the network's state."""
-        self.post(Start(await self._recall()))
+        self._wanted = True
+        memory = await self._recall()
+        if self._wanted:  # a stop that came meanwhile is not lost
+            self.post(Start(memory))
 
     async def stop(self) -> None:
         """Stop from any state; returns within 5 s with nothing left behind. Idempotent."""
-        self.post(Stop())
-        await self.until(lambda view: view.state is State.STOPPED)
-        await self._remember()
-        if self._background or self._intakes:
-            await asyncio.wait({*self._background, *self._intakes}, timeout=1.0)
-        for task in self._background:
-            task.cancel()
-        await self._send_client.close()
+        await self.pause()
+        await asyncio.gather(self._settle(), self._send_client.close())
 
     async def pause(self) -> None:
         """Stop the connection, keep the account: its replies wait in the journal."""
+        self._wanted = False
         self.post(Stop())
         await self.until(lambda view: view.state is State.STOPPED)
 
     def resume(self) -> None:
         """Undo `pause`."""
+        self._wanted = True
         self.post(Start())
 
     def kick(self, *, operator: bool = False) -> None:
@@ -169,7 +179,7 @@ class Account:
                 self._open(effect)
             case Report():
                 self._changed.set()
-                self._on_report(self, effect)
+                self._tell(effect)
             case _ if connection is None:
                 pass
             case Probe():
@@ -183,16 +193,22 @@ class Account:
             case Abandon():
                 connection.abandon()
 
+    def _tell(self, report: Report) -> None:
+        try:
+            self._on_report(self, report)
+        except Exception:
+            # Whoever listens may fail; the effects after this one are still to be carried out.
+            log.exception("report not taken account=%s trigger=%r", self.name, report.trigger)
+        if report.view.state in (State.LIVE, State.BACKOFF, State.BLOCKED):
+            self._spawn(self._remember(), "remember")
+
     def _open(self, effect: Open) -> None:
-        last_proof = self.view().last_proof
-        if last_proof is not None:
-            self._proof_before = self.wall(last_proof)
+        self._proof_before, self._was_ready = self._last_proof(), False
         self._connection = Connection(self, effect.generation, resume=effect.resume)
         if effect.verify:
             self._connection.verify()
         else:
             self._connection.open()
-            self._spawn(self._remember(), "remember")
 
     def _arm(self) -> None:
         deadline = self.supervisor.next_deadline()
@@ -209,6 +225,8 @@ class Account:
     def _tick(self) -> None:
         self._timer = None
         self.post(Tick())
+        if self._was_ready and self._clock() - self._remembered_at >= REMEMBER_EVERY:
+            self._spawn(self._remember(), "remember")
 
     # -- what connections need: gateway.connection.Host ----------------------------------------
 
@@ -241,6 +259,9 @@ class Account:
 
     def continued(self, continuity: Continuity) -> None:
         """A connection is ready; unless the platform replays, what it missed is a gap."""
+        if self.supervisor.state is not State.CONNECTING:
+            return
+        self._was_ready = True
         if continuity is Continuity.FRESH and not self.adapter.traits.replays:
             self.missed("a fresh login: the platform does not replay what was missed", None)
 
@@ -260,6 +281,14 @@ class Account:
         self.skipped_frames += 1
         log.warning("skipped account=%s what=%r sample=%r", self.name, what, raw[:SAMPLE])
 
+    def _last_proof(self) -> float | None:
+        """Unix seconds of the last proof of a working login, on this connection or before it.
+
+        What a peer says before it lets us in proves that it lives, not that messages came in.
+        """
+        proof = self.view().last_proof
+        return self.wall(proof) if self._was_ready and proof is not None else self._proof_before
+
     # -- memory over restarts -----------------------------------------------------------------
 
     async def _recall(self) -> Memory | None:
@@ -270,7 +299,11 @@ class Account:
             return None
         if stored is None:
             return None
-        old = msgspec.msgpack.decode(stored, type=_Remembered)
+        try:
+            old = msgspec.msgpack.decode(stored, type=_Remembered)
+        except msgspec.DecodeError as error:
+            log.warning("memory not readable account=%s error=%s", self.name, error)
+            return None
         away = max(0.0, self._clock() - old.saved_at)
         self._proof_before = old.proof_at
         return Memory(
@@ -280,20 +313,29 @@ class Account:
         )
 
     async def _remember(self) -> None:
-        now = asyncio.get_running_loop().time()
-        memory = self.supervisor.memory(now)
-        proof = self.supervisor.view(now).last_proof
+        memory = self.supervisor.memory(asyncio.get_running_loop().time())
+        self._remembered_at = self._clock()
         value = _Remembered(
-            self._clock(),
+            self._remembered_at,
             memory.wait,
             memory.fresh_ages,
             memory.resumable,
-            self._proof_before if proof is None else self.wall(proof),
+            self._last_proof(),
         )
         try:
             await self._store.remember(self.name, "supervision", msgspec.msgpack.encode(value))
         except StoreError as error:
             log.warning("memory not stored account=%s error=%s", self.name, error)
+
+    async def _settle(self) -> None:
+        """The last writes, as far as the journal takes them in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MEMORY_LIMIT):
+                await self._remember()
+        if self._background or self._intakes:
+            await asyncio.wait({*self._background, *self._intakes}, timeout=MEMORY_LIMIT)
+        for task in self._background:
+            task.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
         task = asyncio.create_task(self._logged(work, what), name=f"{self.name} {what}")

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from holdfast import killpoints
-from holdfast.adapter import Adapter, AdapterError, Continuity, HookRequest, Http, cause_of
+from holdfast.adapter import Adapter, AdapterError, Continuity, Disconnect, HookRequest, Http
+from holdfast.gateway.classify import classified
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.net import ClientWebSocket, HttpClient
 from holdfast.messages import Inbound
@@ -138,15 +139,18 @@ class Connection:
         finally:
             for helper in self._helpers:
                 helper.cancel()
-            for ws in self._sockets:
-                await ws.close()
-            await self._client.close()
+            try:
+                for ws in self._sockets:
+                    await ws.close()
+            finally:  # also when a second cancellation ends the goodbyes
+                await self._client.close()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._client.abort()
         for helper in self._helpers:
             helper.cancel()
-        if self._over:
+        abandoned, self._over = self._over, True
+        if abandoned:
             if not task.cancelled():
                 task.exception()
             return
@@ -159,9 +163,7 @@ class Connection:
     def _cause(self, error: BaseException | None) -> Cause:
         if error is None:
             return Cause(Kind.LOST, "returned", "the connection's task came to its end")
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        cause = self._host.adapter.classify(error) or cause_of(error)
+        cause = classified(self._host.adapter, error)
         if cause.kind is Kind.UNKNOWN:
             log.error(
                 "unclassified error account=%s generation=%d",
@@ -262,28 +264,38 @@ class Connection:
         max_size: int = 16 * 2**20,
     ) -> ClientWebSocket:
         """See `holdfast.adapter.Link.websocket`."""
+        self._still_ours()
         ws = await self._client.websocket(url, headers=headers, max_size=max_size, alive=self.alive)
         self._sockets.append(ws)
         return ws
 
     def hooks(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[HookRequest]]:
         """See `holdfast.adapter.Link.hooks`."""
-        return self._host.hooks.listen(path)
+        self._still_ours()
+        return self._host.hooks.listen(path, self._host.name)
 
     async def deliver(self, *messages: Inbound) -> None:
         """See `holdfast.adapter.Link.deliver`."""
+        self._still_ours()
         killpoints.reach("after-receive")
         await self._host.accept(messages, dict(self.cursor))
         killpoints.reach("after-persist")
 
     async def commit(self) -> None:
         """See `holdfast.adapter.Link.commit`."""
+        self._still_ours()
         await self._host.accept((), dict(self.cursor))
 
     def gap(self, reason: str, since: float | None = None) -> None:
         """See `holdfast.adapter.Link.gap`."""
-        self._host.missed(reason, since)
+        if not self._over:
+            self._host.missed(reason, since)
 
     def skip(self, what: str, raw: bytes | str = b"") -> None:
         """See `holdfast.adapter.Link.skip`."""
         self._host.skipped(what, raw)
+
+    def _still_ours(self) -> None:
+        """Raises Disconnect once this connection is over: a successor owns cursor and network."""
+        if self._over:
+            raise Disconnect(Cause(Kind.LOST, "over", "this connection has been given up"))

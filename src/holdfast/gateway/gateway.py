@@ -36,7 +36,7 @@ from holdfast.observe.status import (
     boot_id,
     proof,
 )
-from holdfast.observe.writer import StatusWriter
+from holdfast.observe.writer import PERIOD, StatusWriter
 from holdfast.store.protocol import Received, Store
 from holdfast.supervision import Published, Report
 
@@ -75,8 +75,10 @@ class Desk:
     async def stop(self) -> None:
         """Stop all of it within 5 s."""
         await asyncio.gather(
-            self.account.stop(), self.lanes.stop(HANDLER_GRACE), self.sender.stop(HANDLER_GRACE)
+            self.account.pause(), self.lanes.stop(HANDLER_GRACE), self.sender.stop(HANDLER_GRACE)
         )
+        # Only now: it closes the client on which the last sends were under way.
+        await self.account.stop()
 
 
 class Gateway:
@@ -92,7 +94,10 @@ class Gateway:
         clock: Callable[[], float] = time.time,
         service: ServiceManager | None = None,
         watchdog: LoopWatchdog | None = None,
+        pulse: float = PULSE,
     ) -> None:
+        """``pulse`` is the time between two looks at the clocks and two status writes at most;
+        tests of days slow it down."""
         self.config, self.store = config, store
         self.desks: dict[str, Desk] = {}
         self.started_at = clock()
@@ -105,7 +110,10 @@ class Gateway:
         self._rand, self._clock = rand, clock
         self._reachability = Reachability(Net(self._resolver, config.gateway.proxy), rand=rand)
         self._reporter = Reporter()
-        self._status = StatusWriter(config.state_dir / FILE_NAME, self.status)
+        self._status = StatusWriter(
+            config.state_dir / FILE_NAME, self.status, period=max(pulse, PERIOD)
+        )
+        self._pulse_every = pulse
         self._service = service or ServiceManager()
         self._suspend = SuspendDetector()
         self._slots = asyncio.Semaphore(config.gateway.handlers)
@@ -128,7 +136,11 @@ class Gateway:
         self._status.start()
         self.watchdog.start()
         self._pulse = asyncio.create_task(self._beat(), name="gateway pulse")
-        await asyncio.gather(*(self._open(desk) for desk in desks))
+        opened = await asyncio.gather(*(self._open(desk) for desk in desks), return_exceptions=True)
+        errors = [error for error in opened if error is not None]
+        if errors:
+            await self.stop()
+            raise errors[0]
         self._service.send("READY=1", f"STATUS={self.summary()}")
 
     async def stop(self) -> None:
@@ -374,7 +386,7 @@ class Gateway:
             if loop.time() - pruned_at >= PRUNE_EVERY:
                 pruned_at = loop.time()
                 self._spawn(self._prune(), "prune")
-            await asyncio.sleep(min(PULSE, interval or PULSE))
+            await asyncio.sleep(min(self._pulse_every, interval or self._pulse_every))
 
     async def _prune(self) -> None:
         gone = await self.store.prune()

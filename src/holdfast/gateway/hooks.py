@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from holdfast.adapter import Disconnect
+from holdfast.supervision import Cause, Kind
+
 log = logging.getLogger("holdfast.hooks")
 
 MAX_BODY = 4 * 2**20
@@ -38,32 +41,49 @@ class Request:
             self.answer.set_result(web.Response(status=status, body=body, content_type=mime))
 
 
+class _Listener:
+    """The connection that reads a path's requests."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.queue: asyncio.Queue[Request] = asyncio.Queue(WAITING)
+
+    def dismiss(self) -> None:
+        """Nobody reads any more: whoever waits is asked to come again."""
+        while not self.queue.empty():
+            self.queue.get_nowait().respond(503)
+
+
 class HookServer:
     """Listens for web hooks. Paths are registered by connections and vanish with them."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
-        self._queues: dict[str, asyncio.Queue[Request]] = {}
+        self._listeners: dict[str, _Listener] = {}
         self._known: set[str] = set()
         self._runner: web.AppRunner | None = None
+        self._starting = asyncio.Lock()
         self.refused = 0
         """Requests to no path of ours, too large, or beyond the waiting limit."""
 
     async def start(self) -> None:
         """Listen; idempotent. Raises OSError when the address is taken."""
-        if self._runner is not None:
-            return
+        async with self._starting:  # else a second account would believe in a listener to come
+            if self._runner is None:
+                self._runner = await self._listening()
+
+    async def _listening(self) -> web.AppRunner:
         app = web.Application(client_max_size=MAX_BODY)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         try:
             await runner.setup()
             await web.TCPSite(runner, self.host, self.port, reuse_address=True).start()
         except BaseException:
-            self._runner = None
             await runner.cleanup()
             raise
         self.port = runner.addresses[0][1]
+        return runner
 
     async def stop(self) -> None:
         """Stop listening. Idempotent."""
@@ -72,28 +92,51 @@ class HookServer:
             await runner.cleanup()
 
     @contextlib.asynccontextmanager
-    async def listen(self, path: str) -> AsyncIterator[AsyncIterator[Request]]:
+    async def listen(self, path: str, owner: str) -> AsyncIterator[AsyncIterator[Request]]:
         """Requests to ``path`` while the context lasts; those left unanswered get a 503.
 
-        The first listener starts the server. Raises OSError when its address is taken, ValueError
-        when another connection listens on the path.
+        The first listener starts the server. An owner's new connection takes the path over from
+        its former one, which may never end. Raises Disconnect when the address is taken, or the
+        path by another owner.
         """
-        await self.start()
-        if path in self._queues:
-            raise ValueError(f"web hook path {path!r} is in use by another account")
-        queue: asyncio.Queue[Request] = asyncio.Queue(WAITING)
-        self._queues[path] = queue
-        self._known.add(path)
         try:
-            yield _each(queue)
+            await self.start()
+        except OSError as error:
+            where = f"{self.host}:{self.port}"
+            raise Disconnect(
+                Cause(Kind.LOCAL, "hook_address", f"can not listen on {where}: {error.strerror}")
+            ) from error
+        former = self._listeners.get(path)
+        if former is not None and former.owner != owner:
+            raise Disconnect(
+                Cause(
+                    Kind.LOCAL,
+                    "hook_path_taken",
+                    f"web hook path {path!r} belongs to account {former.owner!r}",
+                    "Give each account a hook path of its own.",
+                )
+            )
+        self._listeners[path] = listener = _Listener(owner)
+        self._known.add(path)
+        if former is not None:
+            former.dismiss()
+        try:
+            yield _each(listener.queue)
         finally:
-            del self._queues[path]
-            while not queue.empty():
-                queue.get_nowait().respond(503)
+            if self._listeners.get(path) is listener:
+                del self._listeners[path]
+            listener.dismiss()
 
     async def _handle(self, request: web.Request) -> web.Response:
-        queue = self._queues.get(request.path)
-        if queue is None:
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT):
+                return await self._answer(request)
+        except TimeoutError:
+            log.warning("no answer to a web hook request path=%s", request.path)
+            return _later()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        if request.path not in self._listeners:
             self.refused += 1
             return _later() if request.path in self._known else web.Response(status=404)
         try:
@@ -108,17 +151,15 @@ class HookServer:
             body,
             asyncio.get_running_loop().create_future(),
         )
+        listener = self._listeners.get(request.path)  # the body took its time to come
         try:
-            queue.put_nowait(hook)
+            if listener is None:
+                return _later()
+            listener.queue.put_nowait(hook)
         except asyncio.QueueFull:
             self.refused += 1
             return _later()
-        try:
-            async with asyncio.timeout(ANSWER_LIMIT):
-                return await hook.answer
-        except TimeoutError:
-            log.warning("no answer to a web hook request path=%s", request.path)
-            return _later()
+        return await hook.answer
 
 
 def _later() -> web.Response:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import io
 import socket
 import ssl
 import weakref
@@ -55,13 +57,19 @@ class SocketSet:
 
     def __init__(self) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._closed = False
 
     def create(self, info: Any) -> socket.socket:
         """aiohttp's socket factory: keepalive on, owned by this set."""
+        if self._closed:  # the dial began before the abort
+            raise OSError(errno.ESHUTDOWN, "this client is closed")
         family, kind, proto, _, _ = info
         sock = socket.socket(family=family, type=kind, proto=proto)
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # asyncio does so only where the protocol number is given; for an address in a URL it is
+        # not, and small frames would wait 40 ms for a delayed acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):  # Linux has all; others some
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
@@ -69,10 +77,16 @@ class SocketSet:
         return sock
 
     def abort(self) -> None:
-        """Shut every socket down now; the transports on them end at once. Idempotent."""
+        """Shut every socket down, now and for good; their transports end at once. Idempotent."""
+        self._closed = True
         for sock in list(self._sockets):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been aborted."""
+        return self._closed
 
     @property
     def open(self) -> int:
@@ -96,7 +110,9 @@ class HttpClient:
         self.sockets = SocketSet()
 
     def session(self) -> aiohttp.ClientSession:
-        """The session, made on first use inside the running loop."""
+        """The session, made on first use inside the running loop. Raises HttpFailed once closed."""
+        if self.sockets.closed:
+            raise HttpFailed(Cause(Kind.LOST, "client_closed", "this client is closed"), sent=False)
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 resolver=self._resolver,
@@ -111,6 +127,9 @@ class HttpClient:
                 headers={"User-Agent": USER_AGENT},
                 proxy=self._proxy,
                 trust_env=self._proxy is None,
+                # For WebSockets; every other request brings its own limits.
+                timeout=aiohttp.ClientTimeout(connect=CONNECT_LIMIT, sock_connect=TCP_LIMIT),
+                middlewares=(_refuse_redirected_upgrade,),
             )
         return self._session
 
@@ -177,14 +196,7 @@ class HttpClient:
                     timeout=aiohttp.ClientWSTimeout(ws_close=POLITE_CLOSE),
                 )
         except aiohttp.WSServerHandshakeError as error:
-            raise HttpFailed(
-                Cause(
-                    Kind.THROTTLED if error.status == 429 else Kind.UNREACHABLE,
-                    f"upgrade_{error.status}",
-                    f"the WebSocket upgrade was answered with HTTP {error.status}",
-                ),
-                sent=True,
-            ) from error
+            raise HttpFailed(_upgrade_refused(error), sent=True) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error) from error
         return ClientWebSocket(ws, alive)
@@ -192,16 +204,16 @@ class HttpClient:
     async def close(self) -> None:
         """Close politely within `POLITE_CLOSE` seconds, then drop what is left."""
         session, self._session = self._session, None
-        if session is not None:
-            try:
+        try:
+            if session is not None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLITE_CLOSE):
                         await session.close()
-            finally:
-                self.sockets.abort()
+        finally:
+            self.sockets.abort()
 
     def abort(self) -> None:
-        """Drop every socket now. `close` afterwards only tidies up."""
+        """Drop every socket, now and for good. `close` afterwards only tidies up."""
         self.sockets.abort()
 
 
@@ -277,7 +289,9 @@ class ClientWebSocket:
 def _multipart(parts: list[Part]) -> aiohttp.FormData:
     form = aiohttp.FormData(default_to_multipart=True)
     for part in parts:
-        form.add_field(part.name, part.data, filename=part.filename, content_type=part.mime)
+        # Large bytes are handed over as a stream: aiohttp warns of those it would copy on the loop.
+        data = io.BytesIO(part.data) if isinstance(part.data, bytes) else part.data
+        form.add_field(part.name, data, filename=part.filename, content_type=part.mime)
     return form
 
 
@@ -295,8 +309,34 @@ async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+async def _refuse_redirected_upgrade(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """aiohttp would follow the redirect and log in wherever it leads."""
+    answer = await handler(request)
+    if 300 <= answer.status < 400 and "Upgrade" in request.headers:
+        answer.close()
+        raise aiohttp.WSServerHandshakeError(
+            answer.request_info, answer.history, status=answer.status, headers=answer.headers
+        )
+    return answer
+
+
+def _upgrade_refused(error: aiohttp.WSServerHandshakeError) -> Cause:
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    return Cause(
+        Kind.THROTTLED if error.status == 429 else Kind.UNREACHABLE,
+        f"upgrade_{error.status}",
+        f"the WebSocket upgrade was answered with HTTP {error.status}",
+        retry_after=HttpReply(error.status, headers, b"").retry_after,
+    )
+
+
 def _failure(error: Exception) -> HttpFailed:
-    """What a failed request means, and whether the peer may have seen it."""
+    """What a failed request means, and whether the peer may have seen it.
+
+    No message contains a URL: some platforms carry their token in it.
+    """
     match error:
         case aiohttp.ConnectionTimeoutError():
             cause = Cause(Kind.UNREACHABLE, "connect_timeout", "no connection in time")
@@ -306,14 +346,17 @@ def _failure(error: Exception) -> HttpFailed:
             return HttpFailed(cause, sent=False)
         case aiohttp.ClientConnectorDNSError():
             return HttpFailed(Cause(Kind.UNREACHABLE, "dns", str(error)), sent=False)
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+        case aiohttp.ClientProxyConnectionError():
             return HttpFailed(Cause(Kind.UNREACHABLE, "proxy", str(error)), sent=False)
+        case aiohttp.ClientHttpProxyError():
+            text = f"the proxy answered HTTP {error.status}: {error.message}"
+            return HttpFailed(Cause(Kind.UNREACHABLE, "proxy", text), sent=False)
         case aiohttp.ClientConnectorError():
             inner = cause_of(error.os_error)
             kind = Kind.LOCAL if inner.kind is Kind.LOCAL else Kind.UNREACHABLE
             return HttpFailed(Cause(kind, inner.code, str(error)), sent=False)
         case aiohttp.InvalidURL() | aiohttp.InvalidUrlClientError():
-            cause = Cause(Kind.REFUSED, "bad_url", f"not a usable URL: {error}", _URL_HINT)
+            cause = Cause(Kind.REFUSED, "bad_url", "a URL is not usable", _URL_HINT)
             return HttpFailed(cause, sent=False)
         case TimeoutError():
             cause = Cause(Kind.TIMEOUT, "http_timeout", "no answer in time")
@@ -323,6 +366,9 @@ def _failure(error: Exception) -> HttpFailed:
             return HttpFailed(cause, sent=True)
         case aiohttp.ClientPayloadError():
             cause = Cause(Kind.LOST, "http_cut", f"the answer was cut off: {error}")
+            return HttpFailed(cause, sent=True)
+        case aiohttp.ClientResponseError():
+            cause = Cause(Kind.PROTOCOL, "bad_http", f"not HTTP: {error.message.strip()}")
             return HttpFailed(cause, sent=True)
         case _:
             cause = Cause(Kind.PROTOCOL, "bad_http", f"{type(error).__name__}: {error}")

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from holdfast.adapter import HttpFailed
 from holdfast.gateway.net import HttpClient, Net
-from holdfast.supervision import Kind, Published, View
+from holdfast.supervision import Kind, Published, State, View
 
 log = logging.getLogger("holdfast.reachability")
 
@@ -26,6 +26,10 @@ FIRST = 1.0
 
 SLOWEST = 4.0
 """Seconds between the starts of two probes in a long outage: the recovery bound less the login."""
+
+IDLE = 60.0
+"""Seconds between two probes while the endpoint answers and the trouble is another: only an
+endpoint seen down can come back."""
 
 LIMIT = 3.0
 """Seconds a probe may take; a peer that is alive only in its kernel is not alive."""
@@ -77,18 +81,17 @@ class Prober:
         while self._waiting:
             began = loop.time()
             self.probes += 1
-            if not await self._probe(self.url):
-                was_down = True
-            elif was_down:
-                was_down = False
+            up = await self._probe(self.url)
+            if up and was_down:
                 gap = FIRST
                 await self._kick_all()
+            was_down = not up
             self._hurry.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, began + gap - loop.time())):
                     await self._hurry.wait()
                     gap = FIRST
-            gap = min(gap * 1.5, SLOWEST)
+            gap = min(gap * 1.5, IDLE if up else SLOWEST)
 
     async def _kick_all(self) -> None:
         names = sorted(self._waiting, key=lambda _: self._rand())
@@ -136,15 +139,13 @@ class Reachability:
         if not endpoint:
             return
         prober = self._probers.get(endpoint)
-        waits = (
-            view.published is Published.RETRYING
-            and view.cause is not None
-            and view.cause.kind in WAITS_FOR_NETWORK
-        )
-        if waits:
+        kind = view.cause.kind if view.cause is not None else None
+        if view.published is Published.RETRYING and kind in WAITS_FOR_NETWORK:
             if prober is None:
                 prober = self._probers[endpoint] = Prober(endpoint, self._ask, rand=self._rand)
             prober.wait(name, kick)
+            if view.state is State.BACKOFF and kind in (Kind.UNREACHABLE, Kind.TIMEOUT):
+                prober.hurry()
         elif prober is not None:
             prober.leave(name)
 

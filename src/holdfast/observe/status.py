@@ -7,6 +7,7 @@ was written and for how long it holds, and per account until when `connected` ma
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -175,9 +176,13 @@ def read(path: Path) -> Status:
     return msgspec.json.decode(path.read_bytes(), type=Status)
 
 
+_writes = itertools.count()
+"""Two writes never share a temporary file, even when one hangs in a thread."""
+
+
 def write(path: Path, status: Status) -> None:
     """Replace the file atomically; a reader sees the old or the new one. Raises OSError."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{os.getpid()}-{next(_writes)}.tmp")
     try:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=1))
         temporary.replace(path)

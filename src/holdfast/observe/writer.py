@@ -23,13 +23,15 @@ WRITE_LIMIT = 5.0
 class StatusWriter:
     """The one writer of the status file. A failing write disturbs nothing but its own counter."""
 
-    def __init__(self, path: Path, compose: Callable[[], status.Status]) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, compose: Callable[[], status.Status], *, period: float = PERIOD
+    ) -> None:
+        self.path, self.period = path, period
         self.writes = self.failures = 0
         self._compose = compose
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._failing = False
+        self._failing = self._stopping = False
 
     def start(self) -> None:
         """Begin to write."""
@@ -41,16 +43,17 @@ class StatusWriter:
 
     async def stop(self) -> None:
         """Write the last state and end."""
+        self._stopping = True
+        self._changed.set()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.wait([self._task])
         await self._write()
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             await self._write()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD):
+                async with asyncio.timeout(self.period):
                     await self._changed.wait()
 
     async def _write(self) -> None:

@@ -12,8 +12,8 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
-from holdfast.supervision.backoff import jittered, rung
 from holdfast.supervision.causes import Cause, Kind, Remedy
 from holdfast.supervision.events import (
     Abandon,
@@ -39,22 +39,19 @@ from holdfast.supervision.events import (
     Step,
     Stop,
     Tick,
-    Verified,
     Woke,
 )
 from holdfast.supervision.pace import Pace
 from holdfast.supervision.policy import Policy
 from holdfast.supervision.pulse import Pulse
-from holdfast.supervision.states import Breaker, Published, State, Trigger, check
+from holdfast.supervision.states import Published, State, Trigger, check
+from holdfast.supervision.tally import NO_LIFE, Tally
 from holdfast.supervision.view import View
 
+NEW_ATTEMPT = 1.0
+"""Seconds in which an attempt counts as dialled after the news that made somebody kick it."""
+
 _UP = frozenset({State.CONNECTING, State.LIVE, State.SUSPECT})
-
-_NO_LIFE = frozenset({Kind.UNREACHABLE, Kind.TIMEOUT, Kind.THROTTLED, Kind.LOCAL})
-"""Kinds that say nothing about the peer's habit of dropping connections it had accepted."""
-
-_SLOW_JITTER = 0.9
-"""Slow probes keep close to their cap: their herd has long dispersed, their number matters."""
 
 
 class Supervisor:
@@ -71,26 +68,27 @@ class Supervisor:
         self._rand = rand
         self._wanted = False
         self._pace = Pace(policy)
+        self._tally = Tally(policy)
         self._out: list[Effect] = []
         # the open connection, if any
         self._open: int | None = None
         self._verifying = False
         self._resuming = False
         self._touched_at: float | None = None
+        self._heard = False
         self._ready_at: float | None = None
         self._pulse: Pulse | None = None
         self._step = ""
+        self._began_at = 0.0
         self._attempt_by = 0.0
         self._step_by = 0.0
-        self._verdict_by_us: Cause | None = None
+        self._ours: Cause | None = None
         self._aborted = False
         # waiting
         self._retry_at: float | None = None
         self._before_kick: float | None = None
         # memory over connections
         self._cause: Cause | None = None
-        self._failures = 0
-        self._quick = 0
         self._resumable = False
         self._resume_failures = 0
         self._was_well = False
@@ -109,10 +107,15 @@ class Supervisor:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in what happened at ``now`` (seconds, monotonic); return what to do, in order."""
+        if isinstance(event, FromConnection):
+            if event.generation != self._open:
+                self._stale_events += 1
+                return []
+            if type(event) is Alive and self.state is State.LIVE:
+                # One per inbound frame, and it never has an effect: the shortest road.
+                self._alive(now)
+                return []
         self._out = []
-        if isinstance(event, FromConnection) and event.generation != self._open:
-            self._stale_events += 1
-            return []
         match event:
             case Start(memory=memory):
                 self._start(memory, now)
@@ -133,9 +136,7 @@ class Supervisor:
             case _ if self.state is State.CLOSING:
                 pass  # nothing a dying connection says changes its end
             case Step(name=name, limit=limit):
-                self._touch(now)
-                self._step = name
-                self._step_by = now + (limit or self.policy.step_timeout)
+                self._stepped(name, limit, now)
             case Ready():
                 self._ready(event, now)
             case Alive():
@@ -144,7 +145,7 @@ class Supervisor:
                 self._beat_acked(now)
             case BeatFailed(cause=cause):
                 self._beat_failed(cause, now)
-            case Verified():
+            case _:
                 self._verified(now)
         if self.state is State.BACKOFF and self._retry_at is not None and self._retry_at <= now:
             self._begin(now)
@@ -158,10 +159,10 @@ class Supervisor:
             case State.CONNECTING:
                 return min(self._attempt_by, self._step_by)
             case State.LIVE | State.SUSPECT:
-                return min(self._life_deadlines())
+                return min(self._proof_deadline(), self._stable_deadline())
             case State.CLOSING:
                 return self._attempt_by
-            case State.BACKOFF | State.BLOCKED:
+            case _:
                 return self._retry_at
 
     def memory(self, now: float) -> Memory:
@@ -171,21 +172,23 @@ class Supervisor:
     def view(self, now: float) -> View:
         """A reading for status, history, metrics and alerts, computed from dated evidence."""
         pulse = self._pulse
+        published = self._publish(now)
+        lapsed = pulse is not None and published is not self._published
         return View(
             at=now,
             state=self.state,
-            published=self._publish(now),
-            since=self._since,
+            published=published,
+            since=pulse.dead_at if pulse and lapsed else self._since,
             generation=self.generation,
-            attempt=self._failures,
+            attempt=self._tally.failures,
             retry_at=self._retry_at,
             cause=self._cause,
-            escalation=self._escalation(),
+            escalation=self._tally.escalation(self._cause),
             step=self._step,
             suspect=self.state is State.SUSPECT,
-            flapping=self._flapping,
-            attention=self._verdict is not None or self._failures >= self.policy.escalate_after,
-            breaker=self._breaker(),
+            flapping=self._tally.flapping,
+            attention=self._verdict is not None or self._tally.exhausted,
+            breaker=self._tally.breaker(trying=self.state in _UP),
             last_proof=self._last_proof,
             valid_until=pulse.dead_at if pulse else None,
             outage_since=self._outage_since,
@@ -198,52 +201,61 @@ class Supervisor:
     # -- what people want ---------------------------------------------------------------------
 
     def _start(self, memory: Memory | None, now: float) -> None:
-        self._wanted = True
-        if memory is not None:
-            self._pace.restore(memory, now)
-            self._resumable = memory.resumable
-        if self.state is State.STOPPED:
+        resumed, self._wanted = not self._wanted, True
+        if self.state is State.CLOSING and resumed:
+            self._tell(Trigger.START, now)
+        elif self.state is State.STOPPED:
+            if memory is not None:
+                self._pace.restore(memory, now)
+                self._resumable = memory.resumable
             self._retry_at = self._earliest(now, now)
             self._go(Trigger.START, State.BACKOFF, now)
 
     def _stop(self, now: float) -> None:
         self._wanted = False
         if self.state in _UP:
-            self._verdict_by_us = Cause(Kind.RECYCLED, "stopped", "stopped by the operator")
-            self._close(Trigger.STOP, now)
+            stopped = Cause(Kind.RECYCLED, "stopped", "stopped by the operator")
+            self._close(Trigger.STOP, stopped, now)
         elif self.state in (State.BACKOFF, State.BLOCKED):
             self._halt(now)
         elif self.state is State.CLOSING:
             self._tell(Trigger.STOP, now)
 
     def _kick(self, operator: bool, now: float) -> None:
+        judged = operator and self._verdict is not None
+        if judged:
+            self._lift()
         if self.state is State.BACKOFF:
             assert self._retry_at is not None
-            self._before_kick = self._retry_at if self._retry_at > now else None
+            plan = self._before_kick
+            self._before_kick = self._retry_at if plan is None else max(plan, self._retry_at)
             self._retry_at = min(self._retry_at, self._earliest(now, now))
-        elif self.state is State.BLOCKED and operator:
-            self._lift()
+        elif self.state is State.BLOCKED and judged:
             self._retry_at = self._earliest(now, now)
             self._go(Trigger.KICK, State.BACKOFF, now)
-        elif self.state in (State.LIVE, State.SUSPECT) and operator:
+        elif judged or (operator and self.state in (State.LIVE, State.SUSPECT)):
             self._replace(Cause(Kind.RECYCLED, "kicked", "reconnected by the operator"), now)
+        elif self.state is State.CONNECTING and self._outage_since is not None:
+            # An attempt dialled in the outage would only hang until its limit.
+            if now - self._began_at > NEW_ATTEMPT:
+                self._replace(Cause(Kind.RECYCLED, "network_back", "the network is back"), now)
 
     def _reconfigured(self, policy: Policy, now: float) -> None:
-        self.policy = self._pace.policy = policy
+        self.policy = self._pace.policy = self._tally.policy = policy
         self._pace.wait_until = now
         self._lift()
-        self._failures = self._quick = 0
+        self._tally.reset()
         if self.state is State.BLOCKED:
             self._retry_at = self._earliest(now, now)
             self._go(Trigger.KICK, State.BACKOFF, now)
         elif self.state is State.BACKOFF:
             self._retry_at = self._earliest(now, now)
-        elif self.state in _UP:
+        else:
             self._replace(Cause(Kind.RECYCLED, "reconfigured", "the configuration changed"), now)
 
     def _lift(self) -> None:
         """Forget a verdict: whoever kicks or reconfigures says that he has acted."""
-        self._verdict = self._conflict_since = None
+        self._verdict = self._conflict_since = self._before_kick = None
         self._was_well = self._confirming = False
         self._verify_delay = self.policy.verify_first
 
@@ -251,8 +263,9 @@ class Supervisor:
         self._pace.slept(slept)
         if self.state is State.CONNECTING:
             self._excuse_attempt(now)
-        elif self.state in (State.LIVE, State.SUSPECT):
-            self._doubt(now)
+        elif self._pulse is not None and self.state is not State.CLOSING:
+            self._pulse.forgive()
+            self._doubt(now, now + self._pulse.grace)
         elif self.state is State.BACKOFF:
             self._kick(False, now)
 
@@ -275,12 +288,19 @@ class Supervisor:
         self._step = ""
         self._go(Trigger.READY, State.LIVE, now)
 
+    def _stepped(self, name: str, limit: float | None, now: float) -> None:
+        if self.state is State.CONNECTING:
+            self._touch(now)
+            self._step = name
+            self._step_by = now + (limit or self.policy.step_timeout)
+
     def _touch(self, now: float) -> None:
         if self._touched_at is None:
             self._touched_at = now
 
     def _alive(self, now: float) -> None:
         self._touch(now)
+        self._heard = True
         self._last_proof = now
         if self._pulse is not None:
             self._pulse.alive(now)
@@ -295,6 +315,7 @@ class Supervisor:
     def _beat_failed(self, cause: Cause, now: float) -> None:
         if self._pulse is None:
             return
+        self._heed(cause, now)
         if not cause.retryable:
             self._give_up(cause, now)
             return
@@ -303,9 +324,11 @@ class Supervisor:
 
     def _verified(self, now: float) -> None:
         """The credentials are good after all: the verdict was a passing error."""
+        if not self._verifying:
+            return
         self._drop_connection()
         self._verdict, self._confirming = None, False
-        self._retry_at = self._earliest(now + self._ladder(Kind.UNKNOWN), now)
+        self._retry_at = self._earliest(now + self._tally.delay(Kind.UNKNOWN, self._rand()), now)
         self._go(Trigger.VERIFIED, State.BACKOFF, now)
 
     # -- deadlines ----------------------------------------------------------------------------
@@ -314,14 +337,11 @@ class Supervisor:
         deadline = self.next_deadline()
         if deadline is None or now < deadline:
             return
-        late = now - deadline > self.policy.late_after
         match self.state:
-            case State.CONNECTING if late:
+            case State.CONNECTING if self._late(deadline, now):
                 self._excuse_attempt(now)
             case State.CONNECTING:
                 self._give_up(self._overdue(), now)
-            case State.LIVE | State.SUSPECT if late:
-                self._doubt(now)
             case State.LIVE | State.SUSPECT:
                 self._tick_life(now)
             case State.CLOSING:
@@ -331,29 +351,34 @@ class Supervisor:
             case _:
                 pass  # BACKOFF: handle() begins the attempt
 
+    def _late(self, deadline: float, now: float) -> bool:
+        return now - deadline > self.policy.late_after
+
     def _overdue(self) -> Cause:
         step = self._step or "connect"
-        return Cause(
-            Kind.TIMEOUT,
-            f"{self.policy.label}_{step.replace(' ', '_')}_timeout",
-            f"no answer in step {step!r}",
-            step=step,
-        )
+        code = f"{self.policy.label}_{step.replace(' ', '_')}_timeout"
+        return Cause(Kind.TIMEOUT, code, f"no answer in step {step!r}", step=step)
 
-    def _life_deadlines(self) -> list[float]:
+    def _proof_deadline(self) -> float:
+        """When the peer must have proved itself, or a heartbeat is due."""
         pulse = self._pulse
         assert pulse is not None
-        deadlines = [pulse.idle_at if self.state is State.LIVE else self._attempt_by]
-        if pulse.next_beat is not None:
-            deadlines.append(pulse.next_beat)
-        if self._ready_at is not None:
-            deadlines.append(self._ready_at + self.policy.stable_after)
-        return deadlines
+        due = pulse.idle_at if self.state is State.LIVE else self._attempt_by
+        return due if pulse.next_beat is None else min(due, pulse.next_beat)
+
+    def _stable_deadline(self) -> float:
+        """When the run counts as stable; a run in doubt never does."""
+        if self._ready_at is None or self.state is not State.LIVE:
+            return inf
+        return self._ready_at + self.policy.stable_after
 
     def _tick_life(self, now: float) -> None:
         pulse = self._pulse
         assert pulse is not None
-        if self._ready_at is not None and now >= self._ready_at + self.policy.stable_after:
+        late = self._late(self._proof_deadline(), now)
+        if late:
+            pulse.forgive()
+        elif now >= self._stable_deadline():
             self._stable(now)
         if pulse.next_beat is not None and now >= pulse.next_beat:
             assert self._open is not None
@@ -361,43 +386,31 @@ class Supervisor:
             if self._judge_beats(now, "sent, but not acknowledged"):
                 return
             self._out.append(Beat(self._open))
-        if self.state is State.LIVE and now >= pulse.idle_at:
-            self._doubt(now)
+        if late:
+            self._doubt(now, now + pulse.grace)
+        elif self.state is State.LIVE and now >= pulse.idle_at:
+            self._doubt(now, pulse.dead_at)
         elif self.state is State.SUSPECT and now >= self._attempt_by:
-            silent = now - pulse.last
-            self._give_up(
-                Cause(
-                    Kind.SILENT,
-                    f"{self.policy.label}_silent",
-                    f"nothing received for {silent:.0f} s, probe included",
-                ),
-                now,
-            )
+            silence = f"nothing received for {now - pulse.last:.0f} s, probe included"
+            self._give_up_silent("silent", silence, now)
 
     def _judge_beats(self, now: float, detail: str) -> bool:
         assert self._pulse is not None
         if self._pulse.missed < self.policy.beat_misses:
             return False
-        self._give_up(
-            Cause(
-                Kind.SILENT,
-                f"{self.policy.label}_heartbeat_unacked",
-                f"{self._pulse.missed} heartbeats in a row failed ({detail})",
-            ),
-            now,
-        )
+        missed = f"{self._pulse.missed} heartbeats in a row failed ({detail})"
+        self._give_up_silent("heartbeat_unacked", missed, now)
         return True
 
-    def _doubt(self, now: float) -> None:
-        """Ask for proof, with full grace from now on; forgive what a late clock missed."""
-        assert self._pulse is not None
+    def _doubt(self, now: float, until: float) -> None:
+        """Ask for proof; without it the connection is given up at ``until``."""
         assert self._open is not None
-        if now >= (self._pulse.next_beat or now + 1):
-            self._pulse.forgive(now)
-        self._attempt_by = now + self._pulse.grace
+        self._attempt_by = until
         self._out.append(Probe(self._open))
         if self.state is State.LIVE:
             self._go(Trigger.DOUBT, State.SUSPECT, now)
+        else:
+            self._tell(Trigger.DOUBT, now)
 
     def _excuse_attempt(self, now: float) -> None:
         self._attempt_by = now + self.policy.attempt_timeout
@@ -406,7 +419,7 @@ class Supervisor:
     def _stable(self, now: float) -> None:
         """A stable run: the only thing that resets counters."""
         self._ready_at = None
-        self._failures = self._quick = 0
+        self._tally.reset()
         self._conflict_since = self._outage_since = None
         self._verify_delay = self.policy.verify_first
         self._out.append(Report(self.view(now), "stable"))
@@ -414,19 +427,24 @@ class Supervisor:
     # -- closing ------------------------------------------------------------------------------
 
     def _give_up(self, cause: Cause, now: float) -> None:
-        self._verdict_by_us = cause
         if self._outage_since is None:
             self._outage_since = now
-        self._close(Trigger.GIVE_UP, now)
+        self._close(Trigger.GIVE_UP, cause, now)
+
+    def _give_up_silent(self, code: str, message: str, now: float) -> None:
+        self._give_up(Cause(Kind.SILENT, f"{self.policy.label}_{code}", message), now)
 
     def _replace(self, cause: Cause, now: float) -> None:
-        self._verdict_by_us = cause
-        self._close(Trigger.REPLACE, now)
+        """A planned end: the next attempt follows at once, and nothing is counted."""
+        if self.state in _UP:
+            self._close(Trigger.REPLACE, cause, now)
+        elif self.state is State.CLOSING:
+            self._ours = cause
+            self._tell(Trigger.REPLACE, now)
 
-    def _close(self, trigger: Trigger, now: float) -> None:
+    def _close(self, trigger: Trigger, cause: Cause, now: float) -> None:
         assert self._open is not None
-        if self._verdict_by_us is not None:
-            self._cause = self._verdict_by_us
+        self._ours = self._cause = cause
         self._attempt_by = now + self.policy.close_timeout
         self._aborted = False
         self._out.append(Close(self._open))
@@ -447,26 +465,24 @@ class Supervisor:
         self._open = None
         self._pulse = None
         self._ready_at = self._touched_at = None
-        self._verdict_by_us = None
+        self._heard = False
+        self._ours = None
         self._verifying = False
         self._step = ""
 
     # -- after the end ------------------------------------------------------------------------
 
-    def _ended(self, cause: Cause, now: float) -> None:
-        ours = self._verdict_by_us
-        cause = ours or cause
-        planned = ours is not None and ours.kind is Kind.RECYCLED
-        lived_since = self._touched_at if self._ready_at is None else self._ready_at
-        quick = (
-            not planned
-            and lived_since is not None
-            and now - lived_since < self.policy.quick_life
-            and cause.kind not in _NO_LIFE
-        )
-        was_live = self._pulse is not None
-        tried_resume = self._resuming and self._touched_at is not None and not was_live
+    def _ended(self, told: Cause, now: float) -> None:
+        cause = self._ours or told
+        planned = self._ours is not None and self._ours.kind is Kind.RECYCLED
         verifying = self._verifying
+        was_live = self._pulse is not None
+        quick = not verifying and self._tally.lived(
+            self._touched_at, now, cause.kind, was_live=was_live, planned=planned
+        )
+        self._heed(told, now)
+        if told.kind is Kind.SESSION or (not planned and self._resume_failed(cause)):
+            self._resumable, self._resume_failures = False, 0
         self._drop_connection()
         if not self._wanted:
             self._halt(now)
@@ -474,13 +490,6 @@ class Supervisor:
         self._cause = cause
         if self._outage_since is None and not planned:
             self._outage_since = now
-        if quick:
-            self._quick += 1
-        elif was_live:
-            self._quick = 0
-        self._note_session(cause, tried_resume)
-        if cause.retry_after is not None:
-            self._pace.server_wait(now, cause.retry_after)
         if planned:
             self._retry_at = self._earliest(now, now)
         elif cause.rule.remedy is Remedy.PERSON:
@@ -498,11 +507,18 @@ class Supervisor:
             self._schedule(cause, now)
         self._go(Trigger.ENDED, State.BACKOFF, now)
 
-    def _note_session(self, cause: Cause, tried_resume: bool) -> None:
-        self._resume_failures += tried_resume
-        if cause.kind is Kind.SESSION or self._resume_failures >= self.policy.resume_tries:
-            self._resumable = False
-            self._resume_failures = 0
+    def _heed(self, cause: Cause, now: float) -> None:
+        """A server's wait binds us whatever else is going on."""
+        if cause.retry_after is not None:
+            self._pace.server_wait(now, cause.retry_after)
+
+    def _resume_failed(self, cause: Cause) -> bool:
+        """Count attempts to resume that the peer did not answer well; whether they are enough."""
+        if self._resuming and self._pulse is None and self._touched_at is not None:
+            # A network that is down says nothing about the session; a peer that falls mute does.
+            mute = cause.kind is Kind.TIMEOUT and self._heard
+            self._resume_failures += mute or cause.kind not in NO_LIFE
+        return self._resume_failures >= self.policy.resume_tries
 
     def _schedule(self, cause: Cause, now: float) -> None:
         """Count the failure and set the next try; a failed kick changes neither."""
@@ -510,23 +526,8 @@ class Supervisor:
         if planned is not None and planned > now:
             self._retry_at = self._earliest(planned, now)
             return
-        self._failures += 1
-        self._retry_at = self._earliest(now + self._ladder(cause.kind), now)
-
-    def _ladder(self, kind: Kind) -> float:
-        policy = self.policy
-        slow = (
-            self._flapping
-            or kind is Kind.THROTTLED
-            or self._failures >= min(policy.breaker_after, policy.escalate_after)
-        )
-        if kind is Kind.REPLACED and not slow:
-            cap = policy.conflict_cap
-        else:
-            cap = policy.backoff_slow_cap if slow else policy.backoff_cap
-        failures = max(self._failures, policy.breaker_after) if self._flapping else self._failures
-        step = rung(failures, first=policy.backoff_first, factor=policy.backoff_factor, cap=cap)
-        return jittered(step, self._rand(), low=_SLOW_JITTER if slow and step == cap else 0.5)
+        self._tally.failures += 1
+        self._retry_at = self._earliest(now + self._tally.delay(cause.kind, self._rand()), now)
 
     def _must_block(self, cause: Cause, verifying: bool, now: float) -> bool:
         if cause.kind is Kind.REPLACED:
@@ -540,20 +541,18 @@ class Supervisor:
         return False
 
     def _block(self, verdict: Cause, now: float) -> None:
-        again = self._verdict is not None
         self._verdict, self._confirming = verdict, False
         self._cause = verdict
         if verdict.kind is Kind.REPLACED:
             delay = self.policy.conflict_recheck
         else:
-            if again:
-                self._verify_delay = min(self._verify_delay * 2, self.policy.verify_cap)
             delay = self._verify_delay
+            self._verify_delay = min(delay * 2, self.policy.verify_cap)
         self._retry_at = self._earliest(now + delay, now)
         self._go(Trigger.VERDICT, State.BLOCKED, now)
 
     def _halt(self, now: float) -> None:
-        self._retry_at = self._before_kick = None
+        self._retry_at = self._before_kick = self._outage_since = None
         self._go(Trigger.STOP, State.STOPPED, now)
 
     # -- beginning ----------------------------------------------------------------------------
@@ -564,6 +563,7 @@ class Supervisor:
         self._open = self.generation
         self._verifying = self._confirming or blocked_by in (Kind.CREDENTIALS, Kind.REFUSED)
         self._resuming = self._resumable and not self._verifying
+        self._began_at = now
         self._excuse_attempt(now)
         self._step_by = self._attempt_by
         self._retry_at = None
@@ -598,35 +598,3 @@ class Supervisor:
             # Computed from dated evidence: past its limit nobody is told "connected".
             return Published.CONNECTED if now <= self._pulse.dead_at else Published.RETRYING
         return Published.CONNECTING if self._outage_since is None else Published.RETRYING
-
-    @property
-    def _flapping(self) -> bool:
-        return self._quick >= self.policy.flap_after
-
-    def _breaker(self) -> Breaker:
-        if self._failures < self.policy.breaker_after:
-            return Breaker.CLOSED
-        return Breaker.HALF_OPEN if self.state in _UP else Breaker.OPEN
-
-    def _escalation(self) -> Cause | None:
-        """The error of many failures, naming the path of the last one; retries go on."""
-        last, label = self._cause, self.policy.label
-        if last is None:
-            return None
-        what = f"last: {last.code}" + (f", {last.message}" if last.message else "")
-        if self._failures >= self.policy.escalate_after:
-            return Cause(
-                last.kind,
-                f"{label}_reconnect_exhausted",
-                f"{self._failures} attempts in a row failed ({what}); Holdfast keeps trying",
-                hint=last.hint,
-            )
-        if self._flapping:
-            return Cause(
-                last.kind,
-                f"{label}_quick_disconnect",
-                f"{self._quick} connections in a row died within "
-                f"{self.policy.quick_life:g} s ({what}); retries are slowed down",
-                hint=last.hint,
-            )
-        return None

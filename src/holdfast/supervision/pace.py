@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from math import isfinite
 
 from holdfast.supervision.events import Memory
 from holdfast.supervision.policy import Policy
@@ -39,10 +40,10 @@ class Pace:
         self._quota: Quota | None = None
 
     def restore(self, memory: Memory, now: float) -> None:
-        """Take over what survived a restart."""
-        if memory.wait > 0:
-            self.wait_until = now + memory.wait
-        self._fresh.extend(now - age for age in memory.fresh_ages)
+        """Take over what survived a restart; what is known at first hand is not counted twice."""
+        self.server_wait(now, memory.wait)
+        if not self._fresh:
+            self._fresh.extend(now - age for age in memory.fresh_ages)
 
     def memory(self, now: float, *, resumable: bool) -> Memory:
         """What must survive a restart."""
@@ -62,12 +63,12 @@ class Pace:
     ) -> None:
         """A fresh login was spent; the platform may have said what is left."""
         self._fresh.append(now)
-        if remaining is not None and total is not None and reset_after is not None:
+        if remaining is not None and total and reset_after is not None:
             self._quota = Quota(remaining, total, now + reset_after)
 
     def recycle(self, now: float) -> bool:
         """Spend one immediate reconnect; False when this window's are used up."""
-        while self._recycles and self._recycles[0] <= now - self.policy.opens_window:
+        while self._recycles and self._recycles[0] + self.policy.opens_window <= now:
             self._recycles.popleft()
         if len(self._recycles) >= self.policy.recycle_limit:
             return False
@@ -75,8 +76,12 @@ class Pace:
         return True
 
     def server_wait(self, now: float, seconds: float) -> None:
-        """The server said how long to wait: a floor that only ever grows."""
-        self.wait_until = max(self.wait_until, now + seconds)
+        """The server said how long to wait: a floor that only ever grows.
+
+        However long, but never for ever: an infinite wait would be a death in silence.
+        """
+        if isfinite(seconds):
+            self.wait_until = max(self.wait_until, now + seconds)
 
     def slept(self, seconds: float) -> None:
         """The machine was suspended: for the server that time has passed."""
@@ -114,9 +119,10 @@ class Pace:
         return self._fresh[-1] + (quota.resets_at - now) / spare
 
     def _forget(self, now: float) -> None:
-        while self._opens and self._opens[0] <= now - self.policy.opens_window:
+        # The very sums the floors are made of: rounded otherwise, one more might slip through.
+        while self._opens and self._opens[0] + self.policy.opens_window <= now:
             self._opens.popleft()
-        while self._fresh and self._fresh[0] <= now - self.policy.fresh_window:
+        while self._fresh and self._fresh[0] + self.policy.fresh_window <= now:
             self._fresh.popleft()
         if self._quota is not None and self._quota.resets_at <= now:
             self._quota = None

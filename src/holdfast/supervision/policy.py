@@ -28,8 +28,11 @@ class Policy:
     """One named step of an attempt (waiting for HELLO, for READY, ...)."""
 
     backoff_first: float = 1.0
+    """The ladder's first step; jitter takes up to half of each step."""
     backoff_factor: float = 2.0
+    """By how much each step of the ladder is longer than the one before."""
     backoff_cap: float = 60.0
+    """The ladder's last step."""
     backoff_slow_cap: float = 300.0
     """The cap while throttled, flapping, or with the breaker open."""
 
@@ -55,12 +58,15 @@ class Policy:
     fresh_limit: int | None = None
     """Fresh logins the platform allows in ``fresh_window``; None where it does not count."""
     fresh_window: float = 86_400.0
+    """The time over which the platform counts fresh logins."""
 
     opens_limit: int = 10
     """Hot-loop bound: never more opens than this in ``opens_window``, on any path."""
     opens_window: float = 60.0
+    """The window of ``opens_limit`` and ``recycle_limit``."""
 
     recycle_delay: float = 1.0
+    """Longest delay of a planned reconnect; jitter spreads it from 0."""
     recycle_limit: int = 5
     """Immediate reconnects per ``opens_window``; further ones back off."""
     resume_tries: int = 2
@@ -71,12 +77,14 @@ class Policy:
     conflict_cap: float = 10.0
     """Longest delay between attempts inside that grace."""
     conflict_recheck: float = 300.0
+    """How often an account that another client has taken is tried again."""
 
     verify_first: float = 300.0
     """First re-verification of a blocked account; doubles up to ``verify_cap``."""
     verify_cap: float = 3_600.0
+    """Longest time between two re-verifications."""
 
-    close_timeout: float = 4.0
+    close_timeout: float = 3.0
     """A polite close; then the abort. Together below the 5 s in which every stop ends."""
     abort_timeout: float = 0.5
     """After the abort; then the connection is abandoned."""

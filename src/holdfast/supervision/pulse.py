@@ -62,8 +62,6 @@ class Pulse:
         self.awaiting = False
         self.missed += 1
 
-    def forgive(self, now: float) -> None:
+    def forgive(self) -> None:
         """Our own clock was late: nothing that was missed meanwhile counts."""
         self.awaiting, self.missed = False, 0
-        if self.every is not None:
-            self.next_beat = now + self.every

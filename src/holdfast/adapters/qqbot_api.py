@@ -1,0 +1,289 @@
+"""The REST side of a QQ bot: access tokens, calls, files, and what refusals mean.
+
+Sources: https://bot.q.qq.com/wiki (api-v2/openapi/error, api-v2/dev-prepare/interface-framework);
+codes of eight digits are from the 2026 pages as third parties quote them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from holdfast.adapter import (
+    AdapterError,
+    BadFrame,
+    Disconnect,
+    Http,
+    HttpFailed,
+    HttpReply,
+    Outcome,
+    Secret,
+    SendFailed,
+    http_cause,
+)
+from holdfast.adapters.qqbot_wire import CONSOLE
+from holdfast.messages import Attachment, MediaKind
+from holdfast.supervision import Cause, Kind
+
+RENEW_BEFORE = 60.0
+"""Seconds before its expiry from which the token service hands out the next token."""
+
+MAX_FILE = 10 * 2**20
+"""Bytes that ``file_data`` takes, by third parties' experience."""
+
+UPLOAD_LIMIT = 30.0
+"""Seconds for an upload or a download; with token and message it stays below a minute."""
+
+FILE_HOSTS = (".qq.com", ".qq.com.cn", ".qpic.cn")
+"""Where QQ keeps attachments; no other host is shown our token."""
+
+# -- what refusals mean -----------------------------------------------------------------------
+
+BAD_TOKEN = frozenset({11241, 11243, 11244})
+"""The token is missing, wrong or expired: renew it and repeat once."""
+
+CONTEXT_OVER = frozenset(
+    {304103, 304026, 304027, 304028, 40034005, 40034024, 40034025, 40034026, 40034027, 40034128}
+)
+"""The message to answer is too old or was answered five times: only an active message is left."""
+
+SEQ_USED = 40054005
+"""This msg_seq was used for this msg_id before."""
+
+_LOGIN_HINT = f"Copy AppID and AppSecret anew {CONSOLE}: 开发管理; then run `holdfast reload`."
+_RIGHT_HINT = f"Grant this right {CONSOLE}."
+_URL_HINT = f"Add the address to the allowed message URLs {CONSOLE}: 开发设置."
+_AUDIT = frozenset({304023, 304024})
+
+_CREDENTIALS = frozenset({11241, 11243, 11251, 11261, 11275})
+_ACCOUNT = {
+    11265: f"The bot is banned: read the notices and appeal {CONSOLE}.",
+    40054016: f"The bot is offline: publish it {CONSOLE}.",
+    **dict.fromkeys((11253, 11254, 11264, 11274), _RIGHT_HINT),
+}
+_WAITS: dict[int, float | None] = {
+    **dict.fromkeys((429, 22009, 1100100, 20028)),
+    40034100: 60.0,  # third parties count active messages by the minute
+    **dict.fromkeys((304045, 304049, 304050), 3_600.0),  # a day's quota: look again every hour
+}
+_PASSING = frozenset(
+    {11242, 11244, 11252, 11263, 11281, 40054006, 50055001, 50055002, 50055006}
+    | {304007, 304008, 304009, 304010, 304017, 304018, 304021, 304082, 304083, 40034004, 500, 504}
+)
+_HINTS = {304003: _URL_HINT, 40054010: _URL_HINT}
+
+
+class Error(msgspec.Struct):
+    """The body of a refusal (api-v2/openapi/error); all zero in the body of a success."""
+
+    code: int = 0
+    err_code: int = 0
+    message: str = ""
+    trace_id: str = ""
+
+
+def error_of(reply: HttpReply) -> Error | None:
+    """The platform's refusal, None for a success. The body's code decides, not the status."""
+    try:
+        error = reply.decode(Error)
+    except BadFrame:
+        error = Error()
+    error.code = error.err_code or error.code
+    if reply.status < 300 and not _is_html(reply) and (not error.code or error.code in _AUDIT):
+        return None  # waiting for an audit is a success: the message will be shown
+    return error
+
+
+def _is_html(reply: HttpReply) -> bool:
+    return "html" in reply.headers.get("content-type", "")
+
+
+def failure(reply: HttpReply, error: Error, doing: str) -> tuple[Outcome, Cause]:
+    """What a refused call means for the message it carried, and why."""
+    code = error.code
+    if not code:
+        outcome = Outcome.REFUSED
+        if reply.status >= 500:
+            outcome = Outcome.UNKNOWN  # a proxy's 502 may hide a delivered message
+        elif reply.status == 429 or _is_html(reply):
+            outcome = Outcome.NOT_SENT
+        return outcome, http_cause(reply, "qq")
+    message = f"{doing} was refused: {error.message or 'no reason given'} (code {code}"
+    message += f", trace {error.trace_id})" if error.trace_id else ")"
+    label = f"qq_api_{code}"
+    if code in _WAITS:
+        wait = max(_WAITS[code] or 0.0, reply.retry_after or 0.0) or None
+        return Outcome.NOT_SENT, Cause(Kind.THROTTLED, label, message, retry_after=wait)
+    if code in _PASSING:
+        return Outcome.NOT_SENT, Cause(Kind.UNREACHABLE, label, message)
+    if code in _CREDENTIALS:
+        return Outcome.NOT_SENT, Cause(Kind.CREDENTIALS, label, message, _LOGIN_HINT)
+    if code in _ACCOUNT:
+        return Outcome.NOT_SENT, Cause(Kind.REFUSED, label, message, _ACCOUNT[code])
+    return Outcome.REFUSED, Cause(Kind.REFUSED, label, message, _HINTS.get(code, ""))
+
+
+class Token(msgspec.Struct):
+    """The token service's answer, errors included (HTTP 200 either way)."""
+
+    access_token: str = ""
+    expires_in: int | Annotated[str, msgspec.Meta(pattern=r"^\d{1,9}$")] = 0
+    """Seconds; documented as a number, sent as a string."""
+    code: int = 0
+    message: str = ""
+
+
+def token_cause(answer: Token) -> Cause:
+    """Why there is no token in an answer."""
+    message = f"the token service said: {answer.message or 'nothing'} (code {answer.code})"
+    match answer.code:
+        case 100016 | 100007 | 10004:
+            return Cause(Kind.CREDENTIALS, "qq_bad_credentials", message, _LOGIN_HINT)
+        case 100001:
+            return Cause(Kind.THROTTLED, "qq_token_throttled", message, retry_after=60.0)
+        case _:
+            return Cause(Kind.UNREACHABLE, "qq_no_token", message)
+
+
+class Posted(msgspec.Struct):
+    """The answer to a message (``id``) or an upload (``file_info``)."""
+
+    id: str = ""
+    file_info: str = ""
+
+
+# -- calls ------------------------------------------------------------------------------------
+
+
+class _Held(NamedTuple):
+    text: str
+    until: float
+    """On the loop's clock."""
+
+
+class Api:
+    """Calls with a token that is fetched when needed, by one caller at a time."""
+
+    def __init__(self, app_id: str, secret: Secret, base: str, token_url: str) -> None:
+        self._app_id, self._secret = app_id, secret
+        self._base, self._token_url = base.rstrip("/"), token_url
+        self._lock = asyncio.Lock()
+        self._held: _Held | None = None
+
+    def forget_token(self) -> None:
+        """The platform refused the token: the next call asks the token service."""
+        self._held = None
+
+    async def token(self, http: Http, *, refused: str = "") -> str:
+        """A valid token that is not ``refused``. Raises Disconnect; nothing was sent then."""
+        async with self._lock:
+            held = self._held
+            now = asyncio.get_running_loop().time()
+            if held is None or held.text == refused or now >= held.until:
+                answer = await self._new_token(http)
+                until = now + float(answer.expires_in) - RENEW_BEFORE
+                self._held = held = _Held(answer.access_token, until)
+            return held.text
+
+    async def _new_token(self, http: Http) -> Token:
+        body = {"appId": self._app_id, "clientSecret": self._secret.reveal()}
+        try:
+            reply = await http.request("POST", self._token_url, json=body)
+        except HttpFailed as error:
+            raise Disconnect(error.cause) from error
+        try:
+            answer = reply.decode(Token)
+        except BadFrame:
+            answer = Token()
+        if answer.access_token:
+            return answer
+        # A 200 is never quoted, it may hold half a token.
+        quotable = reply.status != 200 or _is_html(reply)
+        raise Disconnect(
+            http_cause(reply, "qq") if quotable and not answer.code else token_cause(answer)
+        )
+
+    async def call(
+        self, http: Http, method: str, path: str, json: Any = None, *, timeout: float = 15.0
+    ) -> HttpReply:
+        """One call, repeated once with a new token when the platform refuses this one's.
+
+        Raises Disconnect without a token (nothing was sent then) and HttpFailed.
+        """
+        token = await self.token(http)
+        reply = await self._send(http, method, path, json, token, timeout)
+        error = error_of(reply)
+        if error is not None and error.code in BAD_TOKEN:
+            token = await self.token(http, refused=token)
+            reply = await self._send(http, method, path, json, token, timeout)
+        return reply
+
+    async def _send(
+        self, http: Http, method: str, path: str, json: Any, token: str, timeout: float
+    ) -> HttpReply:
+        headers = {"Authorization": f"QQBot {token}"}
+        url = self._base + path
+        return await http.request(method, url, json=json, headers=headers, timeout=timeout)
+
+    async def ask(self, http: Http, path: str) -> HttpReply:
+        """A GET that must succeed. Raises Disconnect and HttpFailed."""
+        reply = await self.call(http, "GET", path)
+        error = error_of(reply)
+        if error is not None:
+            raise Disconnect(failure(reply, error, f"GET {path}")[1])
+        return reply
+
+    async def upload(self, http: Http, path: str, file: Attachment) -> str:
+        """Store a file for a chat; returns its ``file_info``. Raises SendFailed, never UNKNOWN."""
+        if len(file.data) > MAX_FILE:
+            raise _refused("qq_file_too_large", f"QQ takes files of up to {MAX_FILE >> 20} MiB")
+        body = {
+            "file_type": _file_type(file),
+            "file_data": base64.b64encode(file.data).decode(),
+            "file_name": file.name or file.kind.value,
+            "srv_send_msg": False,
+        }
+        try:
+            reply = await self.call(http, "POST", f"{path}/files", body, timeout=UPLOAD_LIMIT)
+            error = error_of(reply)
+            if error is None:
+                return reply.decode(Posted).file_info
+        except AdapterError as problem:
+            raise SendFailed(Outcome.NOT_SENT, problem.cause) from problem
+        outcome, cause = failure(reply, error, "the upload")
+        lost = outcome is Outcome.UNKNOWN  # of an upload nobody has seen anything yet
+        raise SendFailed(Outcome.NOT_SENT if lost else outcome, cause)
+
+    async def download(self, http: Http, url: str) -> bytes:
+        """The content of an inbound attachment. Raises SendFailed, Disconnect and HttpFailed."""
+        host = urlsplit(url).hostname or ""
+        ours = host == urlsplit(self._base).hostname or f".{host}".endswith(FILE_HOSTS)
+        headers = {"Authorization": f"QQBot {await self.token(http)}"} if ours else {}
+        reply = await http.request("GET", url, headers=headers, timeout=UPLOAD_LIMIT)
+        if reply.status != 200:
+            status = f"the file store answered HTTP {reply.status}"
+            cause = Cause(Kind.UNREACHABLE, f"qq_file_{reply.status}", status)
+            gone = reply.status in (403, 404, 410)  # addresses expire
+            raise SendFailed(Outcome.REFUSED if gone else Outcome.NOT_SENT, cause)
+        return reply.body
+
+
+def _refused(code: str, message: str) -> SendFailed:
+    return SendFailed(Outcome.REFUSED, Cause(Kind.REFUSED, code, message))
+
+
+def _file_type(file: Attachment) -> int:
+    """1 image, 2 mp4 video, 3 SILK voice, 4 any file (POST /v2/users/{openid}/files)."""
+    match file.kind:
+        case MediaKind.IMAGE:
+            return 1
+        case MediaKind.VIDEO:
+            return 2
+        case MediaKind.AUDIO if file.mime == "audio/silk":
+            return 3
+        case _:
+            return 4

@@ -1,0 +1,206 @@
+"""The web hook server: routing, back-pressure, and addresses or paths that are taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from holdfast.adapter import Continuity, Disconnect, Link
+from holdfast.gateway.hooks import ANSWER_LIMIT, MAX_BODY, WAITING, HookServer, Request
+from holdfast.supervision import Kind, Published, State
+from tests.gateway.parrot import Parrot
+from tests.gateway.tools import now, until
+from tests.harness import running
+
+
+@contextlib.asynccontextmanager
+async def server() -> AsyncIterator[tuple[HookServer, aiohttp.ClientSession]]:
+    """A hook server and somebody who calls it."""
+    hooks = HookServer("127.0.0.1", 0)
+    await hooks.start()
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{hooks.port}") as caller:
+        yield hooks, caller
+    await hooks.stop()
+
+
+async def answering(requests: AsyncIterator[Request], seen: list[Request]) -> None:
+    """Answer all requests."""
+    async for request in requests:
+        seen.append(request)
+        request.respond(201, b"thanks", "text/html")
+        request.respond(500)  # a second answer is ignored
+
+
+async def test_requests_are_routed_by_path() -> None:
+    seen: dict[str, list[Request]] = {"/a": [], "/b": []}
+    async with (
+        server() as (hooks, caller),
+        hooks.listen("/a", "one") as first,
+        hooks.listen("/b", "two") as second,
+    ):
+        tasks = [
+            asyncio.create_task(answering(first, seen["/a"])),
+            asyncio.create_task(answering(second, seen["/b"])),
+        ]
+        async with caller.post("/a?x=1", data=b"body", headers={"X-Sign": "s"}) as reply:
+            assert (reply.status, await reply.text(), reply.content_type) == (
+                201,
+                "thanks",
+                "text/html",
+            )
+        (await caller.get("/b")).release()
+        for task in tasks:
+            task.cancel()
+    (request,) = seen["/a"]
+    assert (request.method, request.query, request.body) == ("POST", {"x": "1"}, b"body")
+    assert request.headers["x-sign"] == "s"
+    assert [r.method for r in seen["/b"]] == ["GET"]
+
+
+async def test_an_unknown_path_is_404_and_a_known_one_between_connections_503() -> None:
+    async with server() as (hooks, caller):
+        async with caller.get("/a") as reply:
+            assert reply.status == 404
+        async with hooks.listen("/a", "one"):
+            pass
+        async with caller.get("/a") as reply:
+            assert reply.status == 503
+            assert float(reply.headers["Retry-After"]) > 0
+        assert hooks.refused == 2
+
+
+async def test_what_nobody_answers_is_503_in_the_end() -> None:
+    async with server() as (hooks, caller), hooks.listen("/a", "one"):
+        began = now()
+        async with caller.get("/a") as reply:
+            assert reply.status == 503
+        assert now() - began == pytest.approx(ANSWER_LIMIT, abs=0.1)
+
+
+async def test_who_waits_when_the_listener_ends_is_told_at_once() -> None:
+    async with server() as (hooks, caller):
+        async with hooks.listen("/a", "one"):
+            call = asyncio.create_task(caller.get("/a"))
+            await until(lambda: hooks._listeners["/a"].queue.qsize() == 1)
+            began = now()
+        reply = await call
+        assert (reply.status, now() - began < 1) == (503, True)
+        reply.release()
+
+
+async def test_a_full_queue_is_503_at_once() -> None:
+    async with server() as (hooks, caller), hooks.listen("/a", "one"):
+        queue = hooks._listeners["/a"].queue
+        for _ in range(WAITING):
+            answer = asyncio.get_running_loop().create_future()
+            queue.put_nowait(Request("GET", {}, {}, b"", answer))
+        began = now()
+        async with caller.get("/a") as reply:
+            assert (reply.status, hooks.refused) == (503, 1)
+        assert now() - began < 1
+
+
+async def test_a_body_that_is_too_big_is_413() -> None:
+    async with server() as (hooks, caller), hooks.listen("/a", "one"):
+        async with caller.post("/a", data=b"x" * (MAX_BODY + 1)) as reply:
+            assert reply.status == 413
+        assert hooks.refused == 1
+        assert hooks._listeners["/a"].queue.empty()
+
+
+async def test_a_body_that_never_ends_holds_nobody_for_ever() -> None:
+    async with server() as (hooks, _), hooks.listen("/a", "one"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", hooks.port)
+        writer.write(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+        began = now()
+        status = await reader.readline()
+        assert status.split()[1] == b"503"
+        assert now() - began == pytest.approx(ANSWER_LIMIT, abs=0.1)
+        writer.close()
+
+
+async def test_a_path_is_one_accounts_and_the_refusal_names_it() -> None:
+    async with server() as (hooks, _), hooks.listen("/a", "one"):
+        with pytest.raises(Disconnect) as caught:
+            async with hooks.listen("/a", "two"):
+                raise AssertionError
+        assert caught.value.cause.kind is Kind.LOCAL
+        assert caught.value.cause.code == "hook_path_taken"
+        assert "'one'" in caught.value.cause.message
+
+
+async def test_an_accounts_new_connection_takes_over_from_one_that_never_ends() -> None:
+    async with server() as (hooks, caller):
+        former = hooks.listen("/a", "one")
+        await former.__aenter__()
+        seen: list[Request] = []
+        async with hooks.listen("/a", "one") as requests:
+            task = asyncio.create_task(answering(requests, seen))
+            # The end of the former one takes nothing from its successor.
+            await former.__aexit__(None, None, None)
+            async with caller.get("/a") as reply:
+                assert reply.status == 201
+            task.cancel()
+        assert len(seen) == 1
+
+
+async def test_two_accounts_that_start_at_once_start_one_server() -> None:
+    hooks = HookServer("127.0.0.1", 0)
+    listening = []
+
+    async def listen(name: str) -> None:
+        async with hooks.listen(f"/{name}", name):
+            listening.append(hooks.port)
+            await asyncio.sleep(1)
+
+    await asyncio.gather(listen("one"), listen("two"))
+    assert listening[0] == listening[1] != 0
+    await hooks.stop()
+
+
+async def test_no_account_believes_in_a_server_that_could_not_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        hooks = HookServer("127.0.0.1", taken.getsockname()[1])
+
+        async def listen(name: str) -> None:
+            async with hooks.listen(f"/{name}", name):
+                raise AssertionError
+
+        results = await asyncio.gather(listen("a"), listen("b"), return_exceptions=True)
+    assert all(isinstance(result, Disconnect) for result in results)
+
+
+class Called(Parrot):
+    """A parrot on a web hook."""
+
+    async def run(self, link: Link) -> None:
+        """See `Adapter.run`."""
+        async with link.hooks("/parrot") as requests:
+            link.ready(Continuity.CAUGHT_UP)
+            async for request in requests:
+                link.alive()
+                request.respond()
+
+
+async def test_an_address_in_use_is_retried_until_it_is_free() -> None:
+    config = {"platform": "parrot", "url": "http://127.0.0.1:9"}
+    async with running(Called, config) as bot:
+        await bot.connected()
+        await bot.account.pause()
+        await bot.hooks.stop()
+        with socket.create_server(("127.0.0.1", bot.hooks.port)):
+            bot.account.resume()
+            view = await bot.account.until(lambda v: v.state is State.BACKOFF)
+            assert view.cause is not None
+            assert (view.cause.kind, view.cause.code) == (Kind.LOCAL, "hook_address")
+            assert str(bot.hooks.port) in view.cause.message
+            await bot.account.until(lambda v: v.attempt >= 3)
+        await bot.published(Published.CONNECTED)
+        url = f"http://127.0.0.1:{bot.hooks.port}/parrot"
+        async with aiohttp.ClientSession() as caller, caller.post(url) as reply:
+            assert reply.status == 200

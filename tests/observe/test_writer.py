@@ -1,0 +1,110 @@
+"""The status file follows every change and survives a disk that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from holdfast.observe import status
+from holdfast.observe.writer import PERIOD, StatusWriter
+from tests.observe.test_status import document
+
+
+class Subject:
+    """Composes documents with a running number in ``version``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.composed = 0
+        self.writer = StatusWriter(path, self.compose)
+
+    def compose(self) -> status.Status:
+        self.composed += 1
+        return document(version=str(self.composed))
+
+    def version(self) -> int:
+        return int(status.read(self.path).version)
+
+    async def written(self, count: int) -> None:
+        async with asyncio.timeout(60):
+            while self.writer.writes < count:  # noqa: ASYNC110  nobody but us waits for writes
+                await asyncio.sleep(0.01)
+
+
+async def test_writes_at_start_and_then_periodically(tmp_path: Path) -> None:
+    subject = Subject(tmp_path / "state.json")
+    subject.writer.start()
+    await subject.written(1)
+    began = asyncio.get_running_loop().time()
+    await subject.written(4)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(3 * PERIOD, abs=0.1)
+    await subject.writer.stop()
+
+
+async def test_a_change_is_written_at_once_and_many_are_one(tmp_path: Path) -> None:
+    subject = Subject(tmp_path / "state.json")
+    subject.writer.start()
+    await subject.written(1)
+    began = asyncio.get_running_loop().time()
+    for _ in range(50):
+        subject.writer.changed()
+    await subject.written(2)
+    assert asyncio.get_running_loop().time() - began < 0.1
+    await asyncio.sleep(PERIOD / 2)
+    assert subject.writer.writes == 2
+    await subject.writer.stop()
+
+
+async def test_stop_writes_the_last_state(tmp_path: Path) -> None:
+    subject = Subject(tmp_path / "state.json")
+    subject.writer.start()
+    await subject.written(1)
+    await subject.writer.stop()
+    assert subject.version() == subject.composed
+    assert subject.writer.writes == 2
+    await asyncio.sleep(10 * PERIOD)
+    assert subject.writer.writes == 2
+
+
+async def test_stop_before_start_writes_once(tmp_path: Path) -> None:
+    subject = Subject(tmp_path / "state.json")
+    await subject.writer.stop()
+    assert subject.version() == 1
+
+
+async def test_a_failing_disk_is_counted_told_once_and_recovered_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "state"
+    subject = Subject(directory / "state.json")
+    subject.writer.start()
+    with caplog.at_level(logging.WARNING, "holdfast.status"):
+        await asyncio.sleep(5 * PERIOD)
+    assert subject.writer.failures >= 4
+    assert len(caplog.records) == 1
+    directory.mkdir()
+    await subject.written(1)
+    assert subject.version() > 4
+    await subject.writer.stop()
+
+
+async def test_a_document_that_can_not_be_composed_does_not_end_the_writing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    subject = Subject(tmp_path / "state.json")
+
+    def defective() -> status.Status:
+        if subject.composed < 2:
+            subject.composed += 1
+            raise ZeroDivisionError("a defect")
+        return subject.compose()
+
+    writer = subject.writer = StatusWriter(subject.path, defective)
+    writer.start()
+    await subject.written(1)
+    assert (writer.failures, subject.version()) == (2, 3)
+    assert "ZeroDivisionError" in caplog.text
+    await writer.stop()

@@ -1,0 +1,45 @@
+"""An adapter says what happened and nothing else: no sleeping, retrying, catching all, logging."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+ADAPTERS = Path(__file__).parent.parent / "src/holdfast/adapters"
+MAX_LINES = 400
+
+
+def problems(path: Path) -> list[str]:
+    """What a file does that is not an adapter's business."""
+    text = path.read_text(encoding="utf-8")
+    found = []
+    if text.count("\n") > MAX_LINES:
+        found.append(f"{path.name}: more than {MAX_LINES} lines")
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Attribute(value=ast.Name(id="asyncio"), attr="sleep" | "create_task"):
+                what: str | None = f"asyncio.{node.attr}"
+            case ast.While(test=ast.Constant(value=True)):
+                what = "while True"
+            case ast.ExceptHandler(type=None | ast.Name(id="Exception" | "BaseException")):
+                what = "a handler for every exception"
+            case ast.Import(names=[ast.alias(name="logging" | "random" | "time"), *_]):
+                what = f"import {node.names[0].name}"
+            case _:
+                what = None
+        if what:
+            found.append(f"{path.name}:{getattr(node, 'lineno', 0)}: {what}")
+    return found
+
+
+def main() -> int:
+    """Print every problem; 1 if there is one."""
+    found = [line for path in sorted(ADAPTERS.glob("*.py")) for line in problems(path)]
+    for line in found:
+        print(line)
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
