@@ -57,9 +57,11 @@ class AccountKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys every ``[accounts.NAME]`` table has besides its platform's own."""
 
     platform: str
+    """``telegram``, ``qqbot``, ``matrix``, or one that an installed package adds."""
     agent: str | None = None
     """What answers this account: ``echo`` or ``python:module:function``."""
     enabled: bool = True
+    """``false`` leaves the account out."""
     proxy: str | None = None
     """HTTP proxy of this account alone; ``""`` for none."""
     ambiguous: str = "resend"

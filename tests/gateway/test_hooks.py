@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import socket
 from collections.abc import AsyncIterator
 
@@ -107,7 +108,7 @@ async def test_a_full_queue_is_503_at_once() -> None:
 
 async def test_a_body_that_is_too_big_is_413() -> None:
     async with server() as (hooks, caller), hooks.listen("/a", "one"):
-        async with caller.post("/a", data=b"x" * (MAX_BODY + 1)) as reply:
+        async with caller.post("/a", data=io.BytesIO(bytes(MAX_BODY + 1))) as reply:
             assert reply.status == 413
         assert hooks.refused == 1
         assert hooks._listeners["/a"].queue.empty()

@@ -341,6 +341,28 @@ async def test_bodies_in_every_form_arrive() -> None:
     assert b'filename="n.bin"' in bodies[3]
 
 
+async def test_large_bodies_are_sent_in_pieces() -> None:
+    sizes: list[int] = []
+
+    async def take(request: web.Request) -> web.Response:
+        sizes.append(len(await request.read()))
+        return web.Response()
+
+    app = web.Application(client_max_size=2**23)
+    app.router.add_post("/", take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    large = bytes(3 * 2**20)
+    async with client() as made:
+        await made.request("POST", url, body=large)
+        await made.request("POST", url, parts=[Part(name="f", data=large, filename="n.bin")])
+    await runner.cleanup()
+    assert sizes[0] == len(large)
+    assert len(large) < sizes[1] < len(large) + 1_000
+
+
 # -- sockets --------------------------------------------------------------------------------------
 
 

@@ -185,7 +185,7 @@ def test_news_of_the_network_restarts_an_attempt_that_was_dialled_in_the_outage(
     assert Close(driver.generation) in driver.kick()
     assert driver.cause.code == "network_back"
     driver.end()
-    assert driver.state is State.CONNECTING
+    assert driver.machine.state is State.CONNECTING
     assert len(driver.opens) == opens + 1
     assert driver.view().attempt == attempts, "nothing is counted"
 
@@ -198,7 +198,7 @@ def test_news_of_the_network_leaves_a_young_or_a_first_attempt_alone() -> None:
     driver.end(Kind.UNREACHABLE)
     driver.wait_for(State.CONNECTING, within=60.0)
     assert driver.kick() == []
-    assert driver.state is State.CONNECTING
+    assert driver.machine.state is State.CONNECTING
 
 
 def test_a_second_kick_before_the_first_took_effect_keeps_the_plan() -> None:

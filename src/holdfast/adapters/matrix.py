@@ -78,6 +78,11 @@ class Matrix(Adapter):
         """Rooms seen to be encrypted."""
 
     @property
+    def endpoint(self) -> str:
+        """The homeserver."""
+        return self._settings.homeserver
+
+    @property
     def identity(self) -> str:
         """The user id."""
         return self._settings.user_id

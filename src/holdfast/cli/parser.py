@@ -177,13 +177,19 @@ def _add_arguments(sub: argparse.ArgumentParser, command: str) -> None:
     match command:
         case "init":
             sub.add_argument(
-                "file", nargs="?", type=Path, metavar="FILE", help="what to write (--config)"
+                "file",
+                nargs="?",
+                type=Path,
+                metavar="FILE",
+                help="what to write (default: the configuration)",
             )
             sub.add_argument(
                 "--platform",
                 action="append",
                 choices=sorted(BUILT_IN),
-                help="a platform to prepare an account for; may be repeated (default: telegram)",
+                metavar="PLATFORM",
+                help=f"prepare an account for {', '.join(sorted(BUILT_IN))}; may be repeated "
+                "(default: telegram)",
             )
         case "check":
             sub.add_argument(
@@ -198,7 +204,9 @@ def _add_arguments(sub: argparse.ArgumentParser, command: str) -> None:
         case "explain" | "pause" | "resume":
             sub.add_argument("account", metavar="ACCOUNT", help="its name in the configuration")
         case "history":
-            sub.add_argument("account", nargs="?", metavar="ACCOUNT", help="(default: all)")
+            sub.add_argument(
+                "account", nargs="?", metavar="ACCOUNT", help="only this one (default: all)"
+            )
             sub.add_argument(
                 "--limit", type=_count, default=50, metavar="N", help="lines at most (default: 50)"
             )
@@ -218,7 +226,13 @@ def _add_arguments(sub: argparse.ArgumentParser, command: str) -> None:
 
 
 def _add_run(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--log-level", choices=LEVELS, default="info", help="(default: info)")
+    sub.add_argument(
+        "--log-level",
+        choices=LEVELS,
+        default="info",
+        metavar="LEVEL",
+        help=f"log what is at least so grave: {', '.join(LEVELS)} (default: info)",
+    )
     sub.add_argument("--log-json", action="store_true", help="log lines as JSON objects")
     sub.add_argument(
         "--no-uvloop", action="store_true", help="use Python's own event loop, not uvloop"
@@ -274,8 +288,5 @@ def _section(command: Command) -> Iterator[str]:
 
 
 def _spelling(action: argparse.Action) -> str:
-    if not action.option_strings:
-        return str(action.metavar)
-    value = action.metavar or (action.choices and "|".join(action.choices))
-    takes_value = value and action.nargs != 0
-    return action.option_strings[0] + (f" {value}" if takes_value else "")
+    value = action.metavar if action.nargs != 0 else None
+    return " ".join(str(part) for part in (*action.option_strings, value) if part)

@@ -138,7 +138,7 @@ class Signals:
         self.reload: Callable[[], Coroutine[Any, Any, None]] | None = None
         """What SIGHUP starts; until it is set, SIGHUP does nothing."""
         self._loop = loop
-        self._task: asyncio.Task[None] | None = None
+        self._reloads: set[asyncio.Task[None]] = set()
         self._deadline = threading.Timer(limit, _leave, [f"not stopped within {limit:g} s"])
         self._deadline.daemon = True
         self._asked = False
@@ -167,7 +167,9 @@ class Signals:
 
     def _start_reload(self) -> None:
         if self.reload is not None:
-            self._task = asyncio.create_task(self.reload(), name="reload")
+            task = asyncio.create_task(self.reload(), name="reload")
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
 
 
 def _leave(why: str) -> NoReturn:

@@ -262,14 +262,16 @@ class Account:
         if self.supervisor.state is not State.CONNECTING:
             return
         self._was_ready = True
-        if continuity is Continuity.FRESH and not self.adapter.traits.replays:
+        replayed = continuity is not Continuity.FRESH or self.adapter.traits.replays
+        if not replayed and self._proof_before is not None:
             self.missed("a fresh login: the platform does not replay what was missed", None)
 
     def missed(self, reason: str, since: float | None) -> None:
-        """Report a gap; without a former proof of life there is nothing to have missed."""
-        since = self._proof_before if since is None else since
+        """Report a gap; by default from the last proof of life of the connection before."""
         if since is None:
-            return
+            since = self._proof_before
+        if since is None:
+            since = self.wall(self.view().since)
         self.last_gap = gap = Gap(since=since, until=self._clock(), reason=reason)
         log.warning(
             "gap account=%s since=%.3f until=%.3f reason=%r", self.name, since, gap.until, reason

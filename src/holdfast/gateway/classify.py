@@ -1,13 +1,39 @@
-"""The cause of any error of an account, whatever its adapter's own classification does."""
+"""The cause of any error of an account, however adapters and agents misbehave."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from holdfast.adapter import Adapter, cause_of
 from holdfast.supervision import Cause
 
 log = logging.getLogger("holdfast.classify")
+
+T = TypeVar("T")
+
+
+class CancelledInside(RuntimeError):
+    """Foreign code ended in a cancellation that nobody asked it for."""
+
+
+async def not_cancelled(work: Awaitable[T]) -> T:
+    """Await foreign code; a cancellation that is not ours is a failure like any other.
+
+    Passed on, it would end the caller's task as if that had been told to stop. Raises
+    CancelledInside.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        if task.cancelling() > before:
+            raise
+        raise CancelledInside("cancelled by something inside it") from error
 
 
 def classified(adapter: Adapter, error: BaseException) -> Cause:

@@ -18,6 +18,7 @@ from holdfast import killpoints
 from holdfast.adapter import Adapter, Traits
 from holdfast.agents import Agent, Turn
 from holdfast.errors import StoreError
+from holdfast.gateway.classify import not_cancelled
 from holdfast.messages import Attachment, Inbound, Outbound, Reply
 from holdfast.splitting import split
 from holdfast.store.protocol import Owed, Received, Store
@@ -106,8 +107,7 @@ class Lanes:
         lane = self._waiting[chat]
         try:
             while lane:
-                async with self._slots:
-                    await self._one(lane[0])
+                await self._one(lane[0])
                 lane.popleft()
         finally:
             del self._waiting[chat], self._tasks[chat]
@@ -115,15 +115,18 @@ class Lanes:
     async def _one(self, row: Received) -> None:
         """Handle one message to its end: answered or buried, and so recorded."""
         tries = 0
-        while not self._stopping or tries == 0:
+        while not self._stopping:
             tries += 1
-            attempt = await self._stored(self._store.begin, row.row)
-            if attempt > self._limits.attempts:
-                # Every earlier attempt failed, or took the whole process down with it.
-                await self._bury(row, f"given up after {attempt - 1} attempts")
-                return
             try:
-                answers = await self._ask(row.message, attempt)
+                async with self._slots:
+                    if self._stopping:
+                        return  # an attempt begun now would only be counted
+                    attempt = await self._stored(self._store.begin, row.row)
+                    if attempt > self._limits.attempts:
+                        # Every earlier attempt failed, or took the whole process down with it.
+                        await self._bury(row, f"given up after {attempt - 1} attempts")
+                        return
+                    answers = await self._ask(row.message, attempt)
             except Exception as error:
                 if attempt >= self._limits.attempts:
                     await self._bury(row, self._reason(error))
@@ -143,7 +146,7 @@ class Lanes:
         try:
             async with asyncio.timeout(timeout):
                 killpoints.reach("in-handler")
-                return await self.agent(message, turn)
+                return await not_cancelled(self.agent(message, turn))
         except Exception as error:
             log.warning(
                 "handler failed account=%s message=%s attempt=%d reason=%s",

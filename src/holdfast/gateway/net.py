@@ -149,7 +149,8 @@ class HttpClient:
     ) -> HttpReply:
         """One request; any status is an answer. Raises HttpFailed; cancelling is safe."""
         sending = dict(headers or {})
-        data: Any = body
+        # A stream, as aiohttp warns of large bytes that it writes in one go.
+        data: Any = None if body is None else io.BytesIO(body)
         if json is not None:
             data = msgspec.json.encode(json)
             sending.setdefault("Content-Type", "application/json")

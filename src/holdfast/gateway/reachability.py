@@ -167,7 +167,8 @@ class Reachability:
 
     def _news(self) -> None:
         assert self._netlink is not None
-        with contextlib.suppress(BlockingIOError):
+        # ENOBUFS is news too: so many that the kernel dropped some.
+        with contextlib.suppress(OSError):
             while self._netlink.recv(65_536):
                 pass
         for prober in self._probers.values():

@@ -24,9 +24,9 @@ from holdfast.adapter import (
     Outcome,
     Rate,
     SendFailed,
-    cause_of,
 )
 from holdfast.errors import StoreError
+from holdfast.gateway.classify import classified, not_cancelled
 from holdfast.messages import Receipt
 from holdfast.store.protocol import OutboxState, Owed, Store
 from holdfast.supervision import Cause
@@ -82,6 +82,7 @@ class Sender:
         self._account, self._adapter, self._store = account, adapter, store
         self._ambiguous, self._clock, self._rand = ambiguous, clock, rand
         self._up = asyncio.Event()
+        self._back = asyncio.Event()
         self._chats: dict[str, deque[Owed]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         traits = adapter.traits
@@ -98,6 +99,9 @@ class Sender:
         """The account came up or went down."""
         if up:
             self._up.set()
+            # Whoever waits out a failure of the outage need not wait any longer.
+            self._back.set()
+            self._back = asyncio.Event()
         else:
             self._up.clear()
 
@@ -145,7 +149,9 @@ class Sender:
     async def _deliver(self, row: Owed) -> None:
         """Try until the message is accepted, refused or held."""
         failures = 0
-        not_before = row.not_before
+        loop = asyncio.get_running_loop()
+        # Waits run on the loop's clock: a wall clock that is set back must not prolong them.
+        ready_at, binding = loop.time() + row.not_before - self._clock(), True
         # Found in the middle of a try: the process died in it, so it may have arrived.
         maybe = row.state is OutboxState.SENDING and not self._adapter.traits.idempotent
         unknowns = row.attempts if maybe else 0
@@ -153,7 +159,7 @@ class Sender:
         if maybe and await self._recorded(self._doubtful, row, reason, unknowns):
             return
         while not self._stopping:
-            await self._turn(row.message.chat, not_before)
+            await self._turn(row.message.chat, ready_at, binding)
             if self._stopping:
                 return
             try:
@@ -165,7 +171,10 @@ class Sender:
             except Exception as error:
                 failures += 1
                 unknowns += _outcome(error) is Outcome.UNKNOWN
-                not_before = self._next_try(self._cause(error), failures)
+                cause = self._cause(error)
+                delay = self._delay(cause, failures)
+                ready_at, binding = loop.time() + delay, cause.retry_after is not None
+                not_before = self._clock() + delay
                 if await self._recorded(self._failed, row, error, unknowns, not_before):
                     return
                 continue
@@ -177,20 +186,26 @@ class Sender:
             await self._store.sending(row.row)
         killpoints.reach("before-send")
         async with asyncio.timeout(SEND_LIMIT):
-            receipt = await self._adapter.send(row.message)
+            receipt = await not_cancelled(self._adapter.send(row.message))
         killpoints.reach("after-send-before-record")
         return receipt
 
-    async def _turn(self, chat: str, not_before: float) -> None:
-        """Wait for the connection, the server's wait and the rate limits."""
-        while not self._stopping:
-            await self._up.wait()
-            wait = not_before - self._clock()
-            if wait <= 0:
-                break
-            await asyncio.sleep(min(wait, 3_600.0))
+    async def _turn(self, chat: str, ready_at: float, binding: bool) -> None:
+        """Wait for the connection, the server's wait and the rate limits.
+
+        A wait that the server did not ask for (not ``binding``) ends early when the account
+        comes back.
+        """
+        loop = asyncio.get_running_loop()
+        if binding:
+            await asyncio.sleep(max(0.0, ready_at - loop.time()))
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(ready_at):
+                    await self._back.wait()
+        await self._up.wait()
         rate = self._adapter.traits.rate_chat
-        now = asyncio.get_running_loop().time()
+        now = loop.time()
         delay = self._total.take(now) if self._total is not None else 0.0
         if rate is not None:
             delay = max(delay, self._buckets.setdefault(chat, Bucket(rate)).take(now))
@@ -252,14 +267,14 @@ class Sender:
         return True
 
     def _cause(self, error: Exception) -> Cause:
-        return self._adapter.classify(error) or cause_of(error)
+        return classified(self._adapter, error)
 
-    def _next_try(self, cause: Cause, failures: int) -> float:
-        """Unix seconds of the next try: the ladder, with the server's wait as a floor."""
+    def _delay(self, cause: Cause, failures: int) -> float:
+        """Seconds until the next try: the ladder, with the server's wait as a floor."""
         delay = jittered(rung(failures, first=1.0, factor=2.0, cap=60.0), self._rand())
         if cause.retry_after is not None:
             delay = max(delay, cause.retry_after)
-        return self._clock() + delay
+        return delay
 
 
 def _outcome(error: Exception) -> Outcome:

@@ -12,20 +12,24 @@ import json as jsonlib
 import logging
 import sys
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from aiohttp import web
 
 from holdfast.config import build
 from holdfast.gateway.gateway import Gateway
 from holdfast.lab.faults.relay import Relay
+from holdfast.lab.show import show
 from holdfast.lab.simulators.matrix import MatrixSimulator
 from holdfast.lab.simulators.qqbot import QQBotSimulator
 from holdfast.lab.simulators.telegram import TelegramSimulator
 from holdfast.lab.stage import SAMPLE, Stage, Verdict
-from holdfast.observe.status import Status, believed
+from holdfast.observe.status import believed
 from holdfast.store.sqlite import SqliteStore
+from holdfast.web.api import PREFIX, Api
 
 SETTLE = 8.0
 """Seconds at the end in which nothing is broken and the last answers arrive."""
@@ -33,8 +37,11 @@ SETTLE = 8.0
 TALK = 1.6
 """Seconds between two messages of a platform's users."""
 
-QUIET = 3.0
+QUIET = 4.0
 """Seconds between two faults of one platform."""
+
+POLICY = {"stable_after": 3.0, "quick_life": 1.0}
+"""The demo's faults come seconds apart instead of days: so must the proof of stability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,10 @@ class Demo:
 
     def __init__(self, gateway: Gateway, stages: dict[str, Stage]) -> None:
         self.gateway, self.stages = gateway, stages
-        self.events: list[str] = []
+        self.events: deque[str] = deque(maxlen=8)
+        """The newest things that happened, in words."""
+        self.told = 0
+        """How many things happened in all."""
         self._ended = False
 
     async def play(self, seconds: float | None) -> None:
@@ -82,11 +92,12 @@ class Demo:
             if seconds is not None:
                 await asyncio.sleep(max(1.0, seconds - SETTLE))
                 self._ended = True
-                await asyncio.wait(actors)
+                await asyncio.wait(actors, timeout=SETTLE)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SETTLE):
                         await self._settled()
-                watcher.cancel()
+                for actor in (*actors, watcher):
+                    actor.cancel()
 
     def verdicts(self) -> list[Verdict]:
         """What the play showed."""
@@ -98,11 +109,9 @@ class Demo:
                 await self.gateway.desk(name).account.until(lambda v: v.published == "connected")
 
     async def _settled(self) -> None:
-        while any(
-            stage.unanswered() or any(fault.recovered is None for fault in stage.faults)
-            for stage in self.stages.values()
-        ):
-            await asyncio.sleep(SAMPLE)
+        for stage in self.stages.values():
+            await stage.all_answered()
+            await stage.all_recovered()
 
     async def _users(self, stage: Stage) -> None:
         group = False
@@ -117,13 +126,11 @@ class Demo:
         await asyncio.sleep(after)
         number = 0
         while not self._ended:
-            trick = REPERTOIRE[number % len(REPERTOIRE)]
+            fits = [t for t in REPERTOIRE if end is None or loop.time() + t.seconds <= end]
+            if not fits:
+                return
+            await self._one(stage, fits[number % len(fits)])
             number += 1
-            if end is not None and loop.time() + trick.seconds > end:
-                trick = REPERTOIRE[0]
-                if loop.time() + trick.seconds > end:
-                    return
-            await self._one(stage, trick)
             await asyncio.sleep(QUIET)
 
     async def _one(self, stage: Stage, trick: Trick) -> None:
@@ -133,19 +140,19 @@ class Demo:
         await asyncio.sleep(trick.seconds)
         stage.heal(fault)
         self._tell(f"{stage.name}: cable back")
-        while fault.recovered is None and not self._ended:
-            await asyncio.sleep(SAMPLE)
-        if fault.recovery is not None:
-            self._tell(f"{stage.name}: connected again after {fault.recovery:.1f} s")
+        await stage.all_recovered()
+        self._tell(f"{stage.name}: connected again after {fault.recovery or 0.0:.1f} s")
 
     def _tell(self, text: str) -> None:
         self.events.append(text)
+        self.told += 1
 
     async def _watch(self) -> None:
         while True:
             status = self.gateway.status()
             for name, stage in self.stages.items():
                 entry = status.accounts[name]
+                stage.unknown = entry.unknown
                 stage.sample(believed(entry), int(entry.gap is not None))
             await asyncio.sleep(SAMPLE)
 
@@ -160,7 +167,11 @@ async def demo() -> AsyncIterator[Demo]:
             for name, simulator in STAGES.items()
         }
         config = build(
-            {"accounts": {name: stage.account() for name, stage in stages.items()}},
+            {
+                "accounts": {
+                    name: {**stage.account(), "policy": POLICY} for name, stage in stages.items()
+                }
+            },
             home / "holdfast.toml",
         )
         config.state_dir.mkdir()
@@ -174,12 +185,19 @@ async def demo() -> AsyncIterator[Demo]:
 
 
 def main(seconds: float | None, json: bool, port: int) -> int:
-    """Run the demo; 0 only if nothing was lost, doubled or lied about."""
+    """Run the demo; 0 only if nothing was lost, doubled or lied about.
+
+    ``seconds=None`` plays until Ctrl-C. ``port`` is where the control API listens on loopback,
+    0 for any free port.
+    """
     logging.getLogger("holdfast").setLevel(logging.CRITICAL)
     try:
         verdicts = asyncio.run(_run(seconds, json, port))
     except KeyboardInterrupt:
         return 0
+    except OSError as error:
+        print(f"holdfast: the demo can not listen on port {port}: {error}", file=sys.stderr)
+        return 1
     if json:
         accounts = [asdict(verdict) for verdict in verdicts]
         print(jsonlib.dumps({"accounts": accounts}))
@@ -187,12 +205,26 @@ def main(seconds: float | None, json: bool, port: int) -> int:
 
 
 async def _run(seconds: float | None, json: bool, port: int) -> list[Verdict]:
-    async with demo() as play, _served(play.gateway, port):
-        show = asyncio.create_task(_show(play)) if not json else None
+    async with demo() as play, _served(play.gateway, port) as url:
+        showing = asyncio.create_task(show(play, url)) if not json else None
         try:
             await play.play(seconds)
         finally:
-            if show is not None:
-                show.cancel()
-                await asyncio.wait([show])
+            if showing is not None:
+                showing.cancel()
+                await asyncio.wait([showing])
         return play.verdicts()
+
+
+@contextlib.asynccontextmanager
+async def _served(gateway: Gateway, port: int) -> AsyncIterator[str]:
+    """The control API on loopback while the demo runs; gives its URL. Raises OSError."""
+    app = web.Application()
+    Api(gateway).add_to(app)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}{PREFIX}/status"
+    finally:
+        await runner.cleanup()

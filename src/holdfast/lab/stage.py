@@ -15,6 +15,9 @@ from typing import Any, Self
 from holdfast.lab.faults.relay import Mode, Relay
 from holdfast.lab.simulator import Simulator
 
+PATIENCE = 20.0
+"""Seconds after which a user of a healthy bot calls his message lost."""
+
 SAMPLE = 0.1
 """Seconds between two looks at the published status."""
 
@@ -53,6 +56,7 @@ class Verdict:
     received: int
     answered: int
     doubled: int
+    """Answers delivered twice without the gateway's own mark that it could not know."""
     lost: int
     gap: int
     detection_s: float | None
@@ -76,9 +80,12 @@ class Stage:
     faults: list[Fault] = field(default_factory=list)
     lie: float = 0.0
     gaps: int = 0
+    unknown: int = 0
+    """Sends the gateway itself reports as of unknown fate: their doubles are marked."""
     state: str = "unknown"
     said: list[str] = field(default_factory=list)
     _deaf_since: float | None = None
+    _recovered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
         await self.simulator.start()
@@ -120,9 +127,27 @@ class Stage:
         answers = self.answers()
         return sum(1 for text in self.said if not answers[text])
 
+    def waiting_too_long(self) -> int:
+        """Unanswered messages while nothing is wrong: lost, as far as a user can tell."""
+        return 0 if self.deaf() or self.state != "connected" else self._overdue()
+
+    def _overdue(self) -> int:
+        answers = self.answers()
+        now = asyncio.get_running_loop().time()
+        said_at = {said.text: said.at for said in self.simulator.said}
+        return sum(
+            1 for text in self.said if not answers[text] and now - said_at.get(text, now) > PATIENCE
+        )
+
     async def all_answered(self) -> None:
         """Wait until every message said so far is answered. Cancelling is safe."""
         await self.simulator.until(lambda: not self.unanswered(), timeout=None)
+
+    async def all_recovered(self) -> None:
+        """Wait until every fault so far is healed and recovered from. Cancelling is safe."""
+        while any(fault.recovered is None for fault in self.faults):
+            self._recovered.clear()
+            await self._recovered.wait()
 
     # -- faults -------------------------------------------------------------------------------
 
@@ -158,6 +183,7 @@ class Stage:
                 fault.noticed = now
             if fault.healed is not None and state == "connected" and not deaf:
                 fault.recovered = now
+                self._recovered.set()
         limit = max((fault.limit for fault in open_faults), default=DEFAULT_LIMIT)
         if state == "connected" and self._deaf_since is not None:
             self.lie += every if now - self._deaf_since > limit else 0.0
@@ -172,7 +198,7 @@ class Stage:
             platform=platform,
             received=len(self.said),
             answered=sum(1 for text in self.said if answers[text]),
-            doubled=sum(count - 1 for count in answers.values() if count > 1),
+            doubled=max(0, sum(c - 1 for c in answers.values() if c > 1) - self.unknown),
             lost=self.unanswered(),
             gap=self.gaps,
             detection_s=round(max(detections), 2) if detections else None,

@@ -28,40 +28,61 @@ class CauseStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why an account is, or last was, not connected."""
 
     kind: str
+    """One of the cause kinds."""
     code: str
+    """Stable identifier for machines, for example ``telegram_unauthorized``."""
     message: str
+    """One sentence for people."""
     who_acts: str
+    """``nobody`` (Holdfast mends it by itself) or ``operator``."""
     hint: str
+    """What to do, in words."""
     retryable: bool
+    """Whether Holdfast goes on trying by itself."""
 
 
 class ProofStatus(msgspec.Struct, frozen=True, kw_only=True):
     """When something last proved to work; Unix seconds and the age when written."""
 
     at: float | None
+    """Unix seconds; null when it never did."""
     age: float | None
+    """Seconds from then to the writing of the document."""
 
 
 class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One account. Times are Unix seconds."""
 
     platform: str
+    """As in the configuration."""
     state: str
     """connecting, connected, retrying, fatal, stopping or stopped."""
     since: float
+    """When this state began."""
     generation: int
+    """Number of the newest connection of this process, from 1."""
     attempt: int
     """Consecutive failures since the last stable run."""
     next_retry_at: float | None
+    """When the next try is due."""
     step: str
+    """The step of the running attempt, for example ``get me``."""
     suspect: bool
+    """Silent for longer than usual: a probe is out."""
     rotating: bool
+    """The connection is being replaced as planned."""
     flapping: bool
+    """Connections die within seconds of their opening."""
     attention: bool
+    """A person should look."""
     paused: bool
+    """Stopped by an operator until resumed, also over restarts."""
     breaker: str
+    """The circuit breaker: closed, open or half-open."""
     cause: CauseStatus | None
+    """Why it is not connected, or why it last was not."""
     escalation: CauseStatus | None
+    """The error published after many failures; tries go on."""
     valid_until: float | None
     """Until when `connected` may be believed without a newer document."""
     transport: ProofStatus
@@ -71,14 +92,21 @@ class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
     outbound: ProofStatus
     """The last message accepted by the platform."""
     outage_since: float | None
+    """When the running outage began; attempts do not renew it."""
     beats: int
+    """Heartbeats acknowledged on this connection."""
     missed_beats: int
+    """Heartbeats in a row not sent or not acknowledged."""
     gap: dict[str, float | str] | None
     """The last stretch of time whose messages may be missing: since, until, reason."""
     inbox: int
+    """Messages waiting for their answer."""
     outbox: int
+    """Messages waiting to be sent."""
     received: int
+    """Messages taken in by this process."""
     sent: int
+    """Messages sent by this process."""
     skipped: int
     """Messages of the platform that could not be understood."""
     dead: int
@@ -91,13 +119,21 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole document."""
 
     schema: int = SCHEMA
+    """Changes when a field changes its meaning or goes."""
     pid: int
+    """Process that wrote it."""
     boot_id: str
+    """Names the boot of the machine on which that process ran."""
     started_at: float
+    """When the gateway was started, in Unix seconds."""
     written_at: float
+    """When the document was written, in Unix seconds."""
     ttl: float = TTL
+    """Seconds after which a document that was not replaced says nothing any more."""
     version: str
+    """Version of Holdfast."""
     accounts: dict[str, AccountStatus]
+    """The accounts by name."""
     store: str = "ok"
     """`ok`, or why the journal can not be written."""
 

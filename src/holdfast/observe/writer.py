@@ -58,12 +58,12 @@ class StatusWriter:
 
     async def _write(self) -> None:
         self._changed.clear()
-        document = self._compose()
         loop = asyncio.get_running_loop()
         try:
+            document = self._compose()
             async with asyncio.timeout(WRITE_LIMIT):
                 await loop.run_in_executor(DAEMONS, status.write, self.path, document)
-        except OSError as error:  # TimeoutError included
+        except Exception as error:  # a defect must not end the writing, nor hinder a stop
             self.failures += 1
             if not self._failing:
                 log.warning("status file not written path=%s error=%r", self.path, error)

@@ -146,6 +146,8 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "fresh_limit": 1000,
         "label": "qq",
     },
+    # The first /sync of a large account takes a server longer than any login.
+    "matrix": {"attempt_timeout": 60.0, "label": "matrix"},
     # 1000 IDENTIFY a day (Discord gateway documentation); past it the token is reset.
     "discord": {"fresh_limit": 1000, "label": "discord"},
 }

@@ -1,0 +1,325 @@
+"""From the outbox to the platform: order, rates, and what is known of a failed try."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+
+from holdfast.adapter import BadFrame, Disconnect, HttpFailed, Outcome, Rate, SendFailed
+from holdfast.errors import StoreError
+from holdfast.gateway.sender import RESEND_LIMIT, SEND_LIMIT, Bucket
+from holdfast.messages import Outbound, Receipt
+from holdfast.store.protocol import OutboxState
+from holdfast.supervision import Cause, Kind
+from tests.gateway.desk import Mouth, Table
+from tests.gateway.tools import now
+
+
+def failed(outcome: Outcome, retry_after: float | None = None) -> SendFailed:
+    """A failed send."""
+    return SendFailed(outcome, Cause(Kind.THROTTLED, outcome.name, retry_after=retry_after))
+
+
+async def test_nothing_is_sent_while_down_and_all_in_order_after() -> None:
+    table = Table()
+    await table.owe(*"abc")
+    await asyncio.sleep(3_600)
+    assert table.mouth.tries == []
+    table.sender.connected(True)
+    await table.quiet()
+    assert table.mouth.texts() == ["a", "b", "c"]
+    table.sender.connected(False)
+    await table.owe("d")
+    await asyncio.sleep(3_600)
+    assert table.sender.depth == 1
+    table.sender.connected(True)
+    await table.quiet()
+    assert table.mouth.texts() == ["a", "b", "c", "d"]
+    assert table.states() == ["sent"] * 4
+    assert table.sender.sent == 4
+    await table.close()
+
+
+NOT_SENT = [
+    failed(Outcome.NOT_SENT),
+    HttpFailed(Cause(Kind.UNREACHABLE, "refused"), sent=False),
+    Disconnect(Cause(Kind.CREDENTIALS, "no_token")),
+]
+
+
+@pytest.mark.parametrize("error", NOT_SENT, ids=lambda e: type(e).__name__)
+async def test_what_was_not_sent_is_tried_for_as_long_as_it_takes(error: Exception) -> None:
+    table = Table(ambiguous="hold")
+    table.sender.connected(True)
+    table.mouth.script = [error] * 12
+    await table.owe("a", "b")
+    await table.quiet()
+    assert table.mouth.texts() == ["a"] * 13 + ["b"]
+    moments = [at for at, _, _ in table.mouth.tries[:13]]
+    gaps = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    assert gaps[:4] == pytest.approx([0.75, 1.5, 3, 6])
+    assert max(gaps) <= 60
+    assert table.sender.unknown == 0
+    await table.close()
+
+
+UNKNOWN = [
+    failed(Outcome.UNKNOWN),
+    HttpFailed(Cause(Kind.TIMEOUT, "late"), sent=True),
+    BadFrame("not JSON"),
+    RuntimeError("a defect"),
+    ConnectionResetError(errno.ECONNRESET, "reset"),
+    asyncio.CancelledError(),
+]
+
+
+@pytest.mark.parametrize("error", UNKNOWN, ids=lambda e: type(e).__name__)
+async def test_what_may_have_arrived_is_sent_again_and_marked(error: BaseException) -> None:
+    table = Table()
+    table.sender.connected(True)
+    table.mouth.script = [error]
+    await table.owe("a", "b")
+    await table.quiet()
+    assert table.mouth.texts() == ["a", "a", "b"]
+    rows = list(table.store.outbox.values())
+    assert [row.maybe_doubled for row in rows] == [True, False]
+    assert table.sender.unknown == 1
+    await table.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "state", "tries"),
+    [("resend", "sent", 2), ("hold", "ambiguous", 1), ("drop", "dead", 1)],
+)
+async def test_the_policies_for_what_may_have_arrived(policy: str, state: str, tries: int) -> None:
+    table = Table(ambiguous=policy)
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.UNKNOWN)]
+    await table.owe("a", "b")
+    await table.quiet()
+    assert table.states() == [state, "sent"]
+    assert table.mouth.texts() == ["a"] * tries + ["b"]
+    await table.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "state", "tries"),
+    [("resend", "sent", 1), ("hold", "ambiguous", 0), ("drop", "dead", 0)],
+)
+async def test_the_policies_for_a_try_in_which_the_process_died(
+    policy: str, state: str, tries: int
+) -> None:
+    table = Table(ambiguous=policy)
+    (row,) = await table.store.post("bot", [Outbound(key="k", chat="c", text="a")])
+    await table.store.sending(row.row)
+    table.sender.connected(True)
+    await table.recover()
+    await table.quiet()
+    assert table.states() == [state]
+    assert table.mouth.texts() == ["a"] * tries
+    assert table.store.outbox[row.row].maybe_doubled == (policy == "resend")
+    assert table.sender.unknown == 1
+    await table.close()
+
+
+async def test_nothing_is_sent_again_without_end() -> None:
+    table = Table()
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.UNKNOWN)] * 100
+    await table.owe("a")
+    await table.quiet()
+    assert len(table.mouth.tries) == RESEND_LIMIT
+    assert table.states() == ["ambiguous"]
+    await table.close()
+
+
+async def test_a_message_that_kills_every_process_is_not_sent_without_end() -> None:
+    table = Table()
+    (row,) = await table.store.post("bot", [Outbound(key="k", chat="c", text="a")])
+    for _ in range(RESEND_LIMIT):
+        await table.store.sending(row.row)
+    table.sender.connected(True)
+    await table.recover()
+    await table.quiet()
+    assert (table.mouth.tries, table.states()) == ([], ["ambiguous"])
+    await table.close()
+
+
+async def test_where_the_platform_recognises_repeats_they_are_free() -> None:
+    table = Table(mouth=Mouth(idempotent=True), ambiguous="hold")
+    table.sender.connected(True)
+    begun: list[int] = []
+
+    async def sending(row: int) -> None:
+        begun.append(row)
+
+    table.store.sending = sending  # type: ignore[method-assign]
+    table.mouth.script = [failed(Outcome.UNKNOWN)] * 10
+    await table.owe("a")
+    await table.quiet()
+    assert table.states() == ["sent"]
+    assert set(table.mouth.keys) == {"k0"}
+    assert len(table.mouth.keys) == 11
+    # No crash can hide anything here, so no fsync is spent on the beginning of a try.
+    assert begun == []
+    assert not next(iter(table.store.outbox.values())).maybe_doubled
+    await table.close()
+
+
+async def test_a_refused_message_is_a_dead_letter_and_stops_nobody() -> None:
+    table = Table()
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.REFUSED)]
+    await table.owe("a", "b", "c")
+    await table.quiet()
+    assert table.states() == ["dead", "sent", "sent"]
+    assert table.mouth.texts() == ["a", "b", "c"]
+    assert table.sender.refused == 1
+    assert next(iter(table.store.outbox.values())).reason == "REFUSED"
+    await table.close()
+
+
+async def test_the_servers_wait_is_a_floor_for_its_own_chat_only() -> None:
+    table = Table()
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.NOT_SENT, retry_after=500.0)]
+    await table.owe("a", chat="slow")
+    await table.owe("b", chat="free")
+    await table.quiet()
+    slow = [at for at, chat, _ in table.mouth.tries if chat == "slow"]
+    free = [at for at, chat, _ in table.mouth.tries if chat == "free"]
+    assert slow[1] - slow[0] == pytest.approx(500, abs=0.01)
+    assert free == [1_000]
+    await table.close()
+
+
+async def test_the_servers_wait_survives_a_restart() -> None:
+    table = Table()
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.NOT_SENT, retry_after=500.0)]
+    await table.owe("a")
+    await asyncio.sleep(100)
+    await table.close()
+    again = Table(store=table.store)
+    again.sender.connected(True)
+    await again.recover()
+    await again.quiet()
+    ((at, _, _),) = again.mouth.tries
+    assert at - 1_000 == pytest.approx(500, abs=1)
+    await again.close()
+
+
+async def test_a_wall_clock_that_is_set_back_prolongs_no_wait() -> None:
+    table = Table()
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.NOT_SENT)]
+    await table.owe("a")
+    await asyncio.sleep(0.1)
+    table.wall -= 86_400
+    began = now()
+    await table.quiet()
+    assert now() - began < 2
+    await table.close()
+
+
+async def test_a_send_that_hangs_is_ended_and_its_chat_goes_on() -> None:
+    async def hang(message: Outbound) -> Receipt:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    table = Table()
+    table.sender.connected(True)
+    table.mouth.script = [hang]
+    await table.owe("a")
+    await table.owe("b", chat="other")
+    await table.quiet()
+    moments = {(chat, n): at for n, (at, chat, _) in enumerate(table.mouth.tries)}
+    assert moments["other", 1] == 1_000
+    assert moments["c", 2] - 1_000 == pytest.approx(SEND_LIMIT, abs=2)
+    await table.close()
+
+
+async def test_a_journal_that_fails_delays_and_never_doubles() -> None:
+    table = Table()
+    table.sender.connected(True)
+
+    async def accepted(message: Outbound) -> Receipt:
+        table.store.fail = StoreError("disk_full", "no space")
+        return Receipt("r")
+
+    table.mouth.script = [accepted]
+    await table.owe("a")
+    await asyncio.sleep(60)
+    assert len(table.mouth.tries) == 1
+    table.store.fail = None
+    await table.quiet()
+    assert (len(table.mouth.tries), table.states()) == (1, ["sent"])
+    table.store.fail = None
+    await table.owe("b")
+    table.store.fail = StoreError("disk_full", "no space")
+    await asyncio.sleep(60)
+    assert table.mouth.texts() == ["a"]  # nothing is tried that a crash would hide
+    table.store.fail = None
+    await table.quiet()
+    assert table.mouth.texts() == ["a", "b"]
+    await table.close()
+
+
+async def test_a_classifier_that_raises_loses_no_message() -> None:
+    class Clumsy(Mouth):
+        def classify(self, error: BaseException) -> Cause | None:
+            raise KeyError("classify")
+
+    table = Table(mouth=Clumsy())
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.NOT_SENT)]
+    await table.owe("a", "b")
+    await table.quiet()
+    assert table.mouth.texts() == ["a", "a", "b"]
+    await table.close()
+
+
+async def test_the_rate_of_a_chat() -> None:
+    table = Table(mouth=Mouth(rate_chat=Rate(per_second=0.5, burst=2)))
+    table.sender.connected(True)
+    await table.owe(*"abcd")
+    await table.owe("x", chat="other")
+    await table.quiet()
+    moments = [at - 1_000 for at, chat, _ in table.mouth.tries if chat == "c"]
+    assert moments == pytest.approx([0, 0, 2, 4], abs=0.01)
+    assert [at for at, chat, _ in table.mouth.tries if chat == "other"] == [1_000]
+    await table.close()
+
+
+async def test_the_rate_of_all_chats_together() -> None:
+    table = Table(mouth=Mouth(rate_total=Rate(per_second=2.0, burst=1)))
+    table.sender.connected(True)
+    for chat in "abcdef":
+        await table.owe("x", chat=chat)
+    await table.quiet()
+    moments = [at - 1_000 for at, _, _ in table.mouth.tries]
+    assert moments == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5], abs=0.01)
+    await table.close()
+
+
+def test_a_bucket_never_holds_more_than_its_burst() -> None:
+    bucket = Bucket(Rate(per_second=1.0, burst=3))
+    assert [bucket.take(10_000.0) for _ in range(5)] == [0, 0, 0, 1, 2]
+    assert [bucket.take(99_999.0) for _ in range(4)] == [0, 0, 0, 1]
+
+
+async def test_rows_that_are_settled_are_not_sent() -> None:
+    table = Table()
+    rows = await table.store.post(
+        "bot", [Outbound(key=f"k{n}", chat="c", text=str(n)) for n in range(3)]
+    )
+    await table.store.sent(rows[0].row, Receipt("r"))
+    await table.store.refuse(rows[1].row, "no")
+    table.sender.connected(True)
+    table.sender.put(list(table.store.outbox.values()))
+    await table.quiet()
+    assert table.mouth.texts() == ["2"]
+    assert table.store.outbox[rows[2].row].state is OutboxState.SENT
+    await table.close()
