@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ from holdfast.adapters.qqbot import QQBot
 from holdfast.adapters.qqbot_wire import Intent
 from holdfast.errors import StoreError
 from holdfast.lab.simulators.qqbot import QQBotSimulator
+from holdfast.messages import Inbound
+from holdfast.store.protocol import Received
 from holdfast.supervision import Kind, Published
 from holdfast.testing import MemoryStore
 from tests.harness import Running, running
@@ -423,6 +425,15 @@ async def test_an_invalidated_session_is_forgotten() -> None:
         assert run.account.last_gap is not None
 
 
+async def test_a_dead_session_is_forgotten_by_the_journal_too() -> None:
+    store = MemoryStore()
+    async with bot(store=store) as (sim, run):
+        sim.faults.arm("no_ready", times=None)
+        await sim.close_all(4006)
+        await until(lambda: "qq_identify_timeout" in codes(run))
+        assert await store.cursor("bot") == {}
+
+
 async def test_an_invalid_session_that_may_be_resumed_is() -> None:
     async with bot() as (sim, run):
         await asyncio.sleep(20)
@@ -496,6 +507,28 @@ async def test_an_outage_shorter_than_the_session_loses_nothing() -> None:
         await heard_texts(run, "in the dark")
         assert (sim.count("login"), sim.count("resumed")) == (1, 1)
         assert run.account.last_gap is None
+
+
+class SlowStore(MemoryStore):
+    """A journal whose commits take 4 s."""
+
+    async def receive(
+        self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
+    ) -> list[Received]:
+        """See `Store.receive`."""
+        await asyncio.sleep(4)
+        return await super().receive(account, messages, cursor)
+
+
+async def test_a_slow_replay_is_progress_and_no_timeout() -> None:
+    async with bot(store=SlowStore()) as (sim, run):
+        await asyncio.sleep(20)
+        await sim.close_all(4009)
+        for text in "1234":
+            sim.say(text)
+        await heard_texts(run, "1", "2", "3", "4")
+        await run.connected()
+        assert codes(run) == ["qq_close_4009"]
 
 
 async def test_what_can_not_be_stored_is_not_claimed_and_comes_again() -> None:

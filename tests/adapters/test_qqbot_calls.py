@@ -1,4 +1,4 @@
-"""The QQ adapter's sends, files, refusals and credentials, against the simulator and against odd answers."""
+"""The QQ adapter's sends, files, refusals and credentials, also against odd answers."""
 
 from __future__ import annotations
 
@@ -249,6 +249,24 @@ async def test_an_expired_token_is_renewed_and_the_session_resumed() -> None:
         assert sim.count("token") == 2
 
 
+async def test_a_token_the_gateway_refuses_is_not_used_again_and_tried_on_the_api_first() -> None:
+    async with bot() as (sim, run):
+        await asyncio.sleep(20)
+        sim.faults.arm("gateway_429")
+        await sim.close_all(4004)
+        await until(lambda: sim.count("resumed") == 1)
+        assert codes(run) == ["qq_close_4004", "qq_api_429"]
+        assert sim.count("token") == 2
+
+
+async def test_a_secret_that_was_reset_is_found_although_the_token_still_works() -> None:
+    async with bot() as (sim, run):
+        sim.set_secret("a-new-secret")
+        health = await run.adapter.check()
+        assert health.cause is not None
+        assert health.cause.code == "qq_bad_credentials"
+
+
 async def test_a_token_is_renewed_in_its_last_minute() -> None:
     async with bot() as (sim, _):
         await asyncio.sleep(7200 - 59)
@@ -387,6 +405,13 @@ async def test_an_answer_that_can_not_be_read_leaves_doubt_and_an_empty_one_does
         await offline_bot(Recorder(HttpReply(200, {}, b"okay!"))).send(message)
     assert caught.value.outcome is Outcome.UNKNOWN
     assert await offline_bot(Recorder(HttpReply(204, {}, b""))).send(message) == Receipt("")
+
+
+async def test_a_bare_429_waits_as_long_as_it_says() -> None:
+    http = Recorder(HttpReply(429, {"retry-after": "7"}, b""))
+    with pytest.raises(SendFailed) as caught:
+        await offline_bot(http).send(Outbound(key="k", chat="c2c:1", text="hi"))
+    assert (caught.value.outcome, caught.value.cause.retry_after) == (Outcome.NOT_SENT, 7.0)
 
 
 @pytest.mark.parametrize(

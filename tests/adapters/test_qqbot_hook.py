@@ -65,6 +65,14 @@ async def test_a_message_is_stored_then_acknowledged_and_answered() -> None:
         assert sim.heard[0].reply_to == message.id
 
 
+async def test_a_callback_is_proof_of_life() -> None:
+    async with hooked() as (sim, run, _):
+        await asyncio.sleep(30)
+        sim.say("hello")
+        await sim.until(lambda: sim.count("callback") == 1)
+        assert run.account.view().last_proof == sim.now()
+
+
 async def test_a_message_called_twice_is_one_message() -> None:
     async with hooked() as (sim, run, _):
         sim.faults.arm("dup_event")

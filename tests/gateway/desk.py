@@ -103,9 +103,7 @@ class Table:
     async def owe(self, *texts: str, chat: str = "c") -> None:
         """Messages are to be sent."""
         start = len(self.store.outbox)
-        owed = [
-            Outbound(key=f"k{start + n}", chat=chat, text=text) for n, text in enumerate(texts)
-        ]
+        owed = [Outbound(key=f"k{start + n}", chat=chat, text=text) for n, text in enumerate(texts)]
         self.sender.put(await self.store.post(self.account, owed))
 
     async def recover(self) -> None:

@@ -37,7 +37,7 @@ Talk = web.WebSocketResponse
 Script = Callable[["Aviary", Talk], Awaitable[None]]
 
 
-class ParrotSettings(Settings):
+class ParrotSettings(Settings, frozen=True, kw_only=True):
     """The settings of a parrot."""
 
     url: str

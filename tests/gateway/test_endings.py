@@ -14,7 +14,7 @@ from holdfast.errors import StoreError
 from holdfast.supervision import Cause, Kind, Published, State
 from holdfast.testing import MemoryStore
 from tests.gateway.parrot import Aviary, Parrot, mute
-from tests.gateway.tools import census, now, until
+from tests.gateway.tools import alive, census, now, until
 from tests.harness import running
 
 CONFIG = {"platform": "parrot", "url": "http://127.0.0.1:9"}
@@ -251,7 +251,7 @@ async def test_double_cancel_leaves_nothing_behind(recwarn: pytest.WarningsRecor
     before = await census()
     async with Aviary() as aviary:
         aviary.script.append(mute)
-        async with running(Parrot, aviary.config) as bot:
+        async with running(Parrot, aviary.config):
             await until(lambda: aviary.open == 1)
             (task,) = [t for t in asyncio.all_tasks() if t.get_name() == "bot #1 run"]
             task.cancel()
@@ -271,9 +271,7 @@ async def test_fifty_connections_leave_nothing_behind() -> None:
             early = await census()
             for number in range(2, 52):
                 bot.account.kick(operator=True)
-                await bot.account.until(
-                    lambda v, n=number: v.generation == n and v.state is State.LIVE
-                )
+                await alive(bot, number)
             late = await census()
             assert aviary.opened == 51
             await until(lambda: aviary.open == 1)

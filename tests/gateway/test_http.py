@@ -298,10 +298,8 @@ async def test_any_status_is_an_answer() -> None:
 async def test_redirects_are_answers_too() -> None:
     target = says(OK)
     async with raw(target) as other:
-        play = says(
-            b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + other.url.encode() + b"\r\n\r\n"
-        )
-        async with raw(play) as server, client() as made:
+        answer = f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {other.url}\r\n\r\n"
+        async with raw(says(answer.encode())) as server, client() as made:
             reply = await made.request("GET", server.url)
             assert reply.status == 302
             assert reply.headers["location"] == other.url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict
 
 import pytest
@@ -86,7 +87,7 @@ async def test_a_failing_handler_is_tried_again_with_back_off() -> None:
     await table.hear("1")
     await table.quiet()
     assert [attempt for _, attempt in tries] == [1, 2, 3, 4]
-    gaps = [later - earlier for (earlier, _), (later, _) in zip(tries, tries[1:], strict=False)]
+    gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(tries)]
     assert gaps == pytest.approx([1, 2, 4])
     assert table.mouth.texts() == ["at last"]
     await table.close()

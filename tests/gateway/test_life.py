@@ -18,7 +18,7 @@ from holdfast.store.protocol import Received
 from holdfast.supervision import Cause, Kind, Published, State
 from holdfast.testing import MemoryStore
 from tests.gateway.parrot import Aviary, Parrot, Talk, closes
-from tests.gateway.tools import now, until
+from tests.gateway.tools import alive, now, until
 from tests.harness import running
 
 CONFIG = {"platform": "parrot", "url": "http://127.0.0.1:9"}
@@ -33,9 +33,7 @@ async def test_every_new_connection_has_its_own_heartbeat_and_none_outlives_it()
         await asyncio.sleep(22)
         for number in (2, 3):
             bot.account.kick(operator=True)
-            await bot.account.until(
-                lambda v, n=number: v.generation == n and v.state is State.LIVE
-            )
+            await alive(bot, number)
             await asyncio.sleep(22)
         counts = [sum(n == number for n, _ in aviary.beats) for number in (1, 2, 3)]
         assert counts == [4, 4, 4]

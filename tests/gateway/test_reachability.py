@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,7 +39,8 @@ class Endpoint:
 
 
 async def test_a_kick_follows_the_return_and_nothing_else() -> None:
-    endpoint, kicks = Endpoint(), []
+    endpoint = Endpoint()
+    kicks: list[float] = []
     endpoint.up = True
     prober = Prober("x", endpoint.probe, rand=lambda: 0.5)
     prober.wait("a", lambda: kicks.append(now()))
@@ -69,11 +73,13 @@ async def test_one_prober_asks_for_many_accounts_and_only_while_one_waits() -> N
     assert len(endpoint.asked) == asked
 
 
-async def test_kicks_are_spread() -> None:
-    endpoint, kicks = Endpoint(), []
-    prober = Prober("x", endpoint.probe)
+@pytest.mark.parametrize("rand", [random.random, lambda: 0.0, lambda: 0.999])
+async def test_kicks_are_spread(rand: Callable[[], float]) -> None:
+    endpoint = Endpoint()
+    kicks: list[tuple[float, int]] = []
+    prober = Prober("x", endpoint.probe, rand=rand)
     for n in range(20):
-        prober.wait(str(n), lambda n=n: kicks.append((now(), n)))
+        prober.wait(str(n), partial(lambda n: kicks.append((now(), n)), n))
     await asyncio.sleep(30)
     endpoint.up = True
     await asyncio.sleep(30)
@@ -81,14 +87,15 @@ async def test_kicks_are_spread() -> None:
     start = kicks[0][0]
     for offset in range(0, 100, 10):
         buckets = Counter(int((at - start + offset / 1_000) * 10) for at, _ in kicks)
-        assert max(buckets.values()) <= 4
+        assert max(buckets.values()) <= 3
     assert kicks[-1][0] - start < 2
     for n in range(20):
         prober.leave(str(n))
 
 
 async def test_an_account_that_left_meanwhile_is_not_kicked() -> None:
-    endpoint, kicks = Endpoint(), []
+    endpoint = Endpoint()
+    kicks: list[str] = []
     prober = Prober("x", endpoint.probe, rand=lambda: 0.5)
 
     def kick(name: str) -> None:
@@ -98,7 +105,7 @@ async def test_an_account_that_left_meanwhile_is_not_kicked() -> None:
                 prober.leave(other)
 
     for name in "ab":
-        prober.wait(name, lambda name=name: kick(name))
+        prober.wait(name, partial(kick, name))
     await asyncio.sleep(10)
     endpoint.up = True
     await asyncio.sleep(10)
@@ -107,7 +114,8 @@ async def test_an_account_that_left_meanwhile_is_not_kicked() -> None:
 
 
 async def test_news_of_the_network_hurry_the_next_probe() -> None:
-    endpoint, kicks = Endpoint(), []
+    endpoint = Endpoint()
+    kicks: list[float] = []
     prober = Prober("x", endpoint.probe, rand=lambda: 0.5)
     prober.wait("a", lambda: kicks.append(now()))
     await asyncio.sleep(60.5)
@@ -195,11 +203,17 @@ async def back_within(gateway: Gateway, name: str, limit: float) -> None:
     assert now() - began <= limit
 
 
-@pytest.mark.parametrize("minutes", [1 / 6, 10, 120])
-@pytest.mark.parametrize("fault", ["refuse", "cut"])
-@pytest.mark.parametrize("phase", [0.0, 1.3, 2.9, 7.0])
+OUTAGES = [
+    *((fault, 10.0 + phase) for fault in ("refuse", "cut") for phase in (0.0, 1.3, 2.9, 7.0)),
+    *(("cut", 600.0 + phase) for phase in (0.0, 2.9)),
+    ("refuse", 600.0),
+    pytest.param("cut", 7_200.0, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("fault", "seconds"), OUTAGES)
 async def test_back_within_five_seconds_of_the_networks_return(
-    tmp_path: Path, minutes: float, fault: str, phase: float
+    tmp_path: Path, fault: str, seconds: float
 ) -> None:
     """Also when an attempt is hanging at the moment of healing (`cut`, any phase)."""
     async with Aviary(beat=5.0) as aviary:
@@ -209,7 +223,7 @@ async def test_back_within_five_seconds_of_the_networks_return(
                 await reach(gateway, "bot", Published.CONNECTED)
                 getattr(relay, fault)()
                 await reach(gateway, "bot", Published.RETRYING)
-                await asyncio.sleep(60 * minutes + phase)
+                await asyncio.sleep(seconds)
                 assert gateway.desk("bot").account.view().published is Published.RETRYING
                 relay.heal()
                 await back_within(gateway, "bot", 5.0)
@@ -255,8 +269,6 @@ async def test_twenty_accounts_share_a_prober_and_come_back_spread(tmp_path: Pat
                 relay.heal()
                 for name in names:
                     await back_within(gateway, name, 6.0)
-                opened = sorted(
-                    gateway.desk(name).account.view().since for name in names
-                )
+                opened = sorted(gateway.desk(name).account.view().since for name in names)
                 for first, fourth in zip(opened, opened[4:], strict=False):
                     assert fourth - first > 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 
 import pytest
 
@@ -58,7 +59,7 @@ async def test_what_was_not_sent_is_tried_for_as_long_as_it_takes(error: Excepti
     await table.quiet()
     assert table.mouth.texts() == ["a"] * 13 + ["b"]
     moments = [at for at, _, _ in table.mouth.tries[:13]]
-    gaps = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
     assert gaps[:4] == pytest.approx([0.75, 1.5, 3, 6])
     assert max(gaps) <= 60
     assert table.sender.unknown == 0

@@ -20,7 +20,7 @@ from holdfast.lab.faults.relay import Relay
 from holdfast.lab.faults.tls import Authority, Flaw
 from holdfast.supervision import Kind
 from tests.gateway.raw import hang, raw, says
-from tests.gateway.tools import now, until
+from tests.gateway.tools import now
 
 Play = Callable[[web.WebSocketResponse], Awaitable[None]]
 
@@ -157,10 +157,14 @@ async def test_the_iterator_ends_with_the_close_and_never_without_a_word() -> No
 
     async with serving(play) as port, line() as made:
         conn = await made.dial(ws(port))
-        seen = []
-        with pytest.raises(WebSocketClosed):
+        seen: list[str | bytes] = []
+
+        async def read() -> None:
             async for frame in conn:
-                seen.append(frame)  # noqa: PERF401
+                seen.append(frame)  # noqa: PERF401  it ends with an error
+
+        with pytest.raises(WebSocketClosed):
+            await read()
         assert seen == ["one"]
 
 

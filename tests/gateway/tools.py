@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.supervision import State
+from tests.harness import Running
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +29,29 @@ async def census() -> Census:
     await asyncio.sleep(0.01)
     gc.collect()
     tasks = frozenset(task.get_name() for task in asyncio.all_tasks())
-    return Census(tasks, sum(not t.name.startswith("asyncio_") for t in threading.enumerate()), len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+    return Census(
+        tasks,
+        sum(not t.name.startswith("asyncio_") for t in threading.enumerate()),
+        _descriptors(),
+    )
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     """Wait for something without an event of its own."""
     async with asyncio.timeout(timeout):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  what it waits for tells nobody
             await asyncio.sleep(0.01)
 
 
 def now() -> float:
     """Seconds on the loop's clock."""
     return asyncio.get_running_loop().time()
+
+
+async def alive(bot: Running, generation: int) -> None:
+    """Wait until an account lives on its n-th connection."""
+    await bot.account.until(lambda v: v.generation == generation and v.state is State.LIVE)

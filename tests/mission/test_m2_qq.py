@@ -191,7 +191,7 @@ async def test_m2_5_three_unacknowledged_heartbeats_end_it(tmp_path: Path) -> No
 
 async def test_m2_6_every_connection_has_its_own_heartbeat(tmp_path: Path) -> None:
     simulator = QQBotSimulator()
-    async with Stage("qq", simulator) as stage, theatre(tmp_path, stage) as play:
+    async with Stage("qq", simulator) as stage, theatre(tmp_path, stage, every=2.0) as play:
         for _ in range(4):
             await play.until("qq", "connected")
             await asyncio.sleep(100)
@@ -213,7 +213,7 @@ async def test_m2_7_heartbeats_are_visible_to_a_patrol(
 ) -> None:
     simulator = QQBotSimulator()
     caplog.set_level(logging.INFO, "holdfast")
-    async with Stage("qq", simulator) as stage, theatre(tmp_path, stage, every=1.0) as play:
+    async with Stage("qq", simulator) as stage, theatre(tmp_path, stage, every=10.0) as play:
         await play.until("qq", "connected")
         oldest = 0.0
         for _ in range(720):
@@ -233,7 +233,7 @@ async def test_m2_7_heartbeats_are_visible_to_a_patrol(
 
 async def test_m2_8_session_timeout_resumes_and_never_spins(tmp_path: Path) -> None:
     simulator = QQBotSimulator()
-    async with Stage("qq", simulator) as stage, theatre(tmp_path, stage, every=1.0) as play:
+    async with Stage("qq", simulator) as stage, theatre(tmp_path, stage, every=5.0) as play:
         opens = Opens(play)
         await play.until("qq", "connected")
         for _ in range(6):  # the scheduled end of a session, about every 30 min
@@ -258,7 +258,7 @@ async def test_m2_8_session_timeout_resumes_and_never_spins(tmp_path: Path) -> N
 
 async def test_m2_back_within_5_s_after_an_outage_of_2_h(tmp_path: Path) -> None:
     async with Stage("qq", QQBotSimulator()) as stage:
-        async with theatre(tmp_path, stage, every=1.0) as play:
+        async with theatre(tmp_path, stage, every=5.0) as play:
             await play.until("qq", "connected")
             fault = stage.strike("cut", stage.relay.cut, limit=60)
             await play.until("qq", "retrying", timeout=61)

@@ -22,7 +22,7 @@ async def test_conflict_with_an_own_former_self_heals(tmp_path: Path) -> None:
 
 async def test_conflict_with_a_true_rival_becomes_fatal_and_ends_with_it(tmp_path: Path) -> None:
     simulator = TelegramSimulator()
-    async with Stage("tg", simulator) as stage, theatre(tmp_path, stage) as play:
+    async with Stage("tg", simulator) as stage, theatre(tmp_path, stage, every=5.0) as play:
         await play.until("tg", "connected")
         async with simulator.rival():
             await play.until("tg", "fatal", timeout=240)

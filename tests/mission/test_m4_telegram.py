@@ -44,7 +44,7 @@ async def test_m4_1_not_connected_before_a_poll_was_answered(tmp_path: Path) -> 
 async def test_m4_2_ladder_capped_at_60_s_escalated_and_never_ending(tmp_path: Path) -> None:
     async with Stage("tg", TelegramSimulator()) as stage:
         # No prober, so that the ladder alone decides.
-        async with theatre(tmp_path, stage, rand=lambda: 1.0) as play:
+        async with theatre(tmp_path, stage, rand=lambda: 1.0, every=2.0) as play:
             await play.until("tg", "connected")
             stage.relay.refuse()
             waits: list[float] = []
@@ -66,7 +66,7 @@ async def test_m4_2_ladder_capped_at_60_s_escalated_and_never_ending(tmp_path: P
 
 async def test_m4_2_back_within_5_s_after_an_outage_of_2_h(tmp_path: Path) -> None:
     simulator = TelegramSimulator()
-    async with Stage("tg", simulator) as stage, theatre(tmp_path, stage, every=1.0) as play:
+    async with Stage("tg", simulator) as stage, theatre(tmp_path, stage, every=5.0) as play:
         await play.until("tg", "connected")
         fault = stage.strike("cut", stage.relay.cut, limit=60)
         stage.say()

@@ -98,6 +98,11 @@ class QQBot(Adapter):
         self._typing_seq = itertools.count(10_000)  # never the seq of an answer
 
     @property
+    def endpoint(self) -> str:
+        """The API, which names the gateway."""
+        return self._settings.api_url
+
+    @property
     def identity(self) -> str:
         """The AppID."""
         return f"qqbot:{self._settings.app_id}"

@@ -82,16 +82,13 @@ def wrap(function: Any, where: str) -> Agent:
     if not callable(function):
         raise ConfigError(where, f"{function!r} can not be called")
     try:
-        parameters = [
-            p
-            for p in inspect.signature(function).parameters.values()
-            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         parameters = []
-    if not 1 <= len(parameters) <= 2:
+    count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    demands = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+    if not 1 <= count <= 2 or demands:
         raise ConfigError(where, "an agent takes (message) or (message, turn)")
-    count = len(parameters)
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004  an object with an async __call__
     )

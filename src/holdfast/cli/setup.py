@@ -135,7 +135,7 @@ def _adapter(
     from holdfast.gateway.account import AccountTools
     from holdfast.gateway.net import Net
 
-    client = Net(resolver, account.proxy or None).client()  # type: ignore[arg-type]
+    client = Net(resolver, account.proxy).client()  # type: ignore[arg-type]
     tools = AccountTools(client, config.gateway.hook_url)
     return account.adapter(account.settings, tools), client
 

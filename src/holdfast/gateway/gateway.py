@@ -276,7 +276,7 @@ class Gateway:
 
     def _build(self, config: AccountConfig, whole: Config | None = None) -> Desk:
         whole = whole or self.config
-        net = Net(self._resolver, config.proxy or None)
+        net = Net(self._resolver, config.proxy)
         client = net.client()
         adapter = config.adapter(config.settings, AccountTools(client, whole.gateway.hook_url))
         sender = Sender(

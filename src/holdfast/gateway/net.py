@@ -125,7 +125,7 @@ class HttpClient:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT},
-                proxy=self._proxy,
+                proxy=self._proxy or None,
                 trust_env=self._proxy is None,
                 # For WebSockets; every other request brings its own limits.
                 timeout=aiohttp.ClientTimeout(connect=CONNECT_LIMIT, sock_connect=TCP_LIMIT),
@@ -224,6 +224,7 @@ class Net:
 
     resolver: AbstractResolver
     proxy: str | None = None
+    """URL of an HTTP proxy; "" for none, None for what the environment variables say."""
     tls: ssl.SSLContext | None = None
 
     def client(self) -> HttpClient:

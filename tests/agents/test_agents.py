@@ -1,0 +1,163 @@
+"""Agents: how they are found, called, and what they may return."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.agents import Turn, echo, load, replies, wrap
+from holdfast.errors import ConfigError
+from holdfast.messages import Attachment, Inbound, MediaKind, Reply
+
+MESSAGE = Inbound(id="1", chat="c", sender="u", text="hello")
+TURN = Turn(account="bot", attempt=2, deadline=9.0)
+
+
+class Callable_:
+    """An object with an async ``__call__``."""
+
+    async def __call__(self, message: Inbound) -> str:
+        """Answer."""
+        return message.text
+
+
+async def with_turn(message: Inbound, turn: Turn) -> str:
+    """Answer with the circumstances."""
+    return f"{message.text} {turn.attempt}"
+
+
+def sync(message: Inbound) -> str:
+    """Answer from a thread."""
+    return f"{message.text} {threading.current_thread() is threading.main_thread()}"
+
+
+async def both(prefix: str, message: Inbound) -> str:
+    """To be called as a partial."""
+    return prefix + message.text
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (Callable_(), "hello"),
+        (with_turn, "hello 2"),
+        (sync, "hello False"),
+        (functools.partial(both, "> "), "> hello"),
+        (lambda message: message.text, "hello"),
+        (lambda message, turn: turn.account, "bot"),
+    ],
+)
+async def test_every_form_of_function_answers(function: Any, text: str) -> None:
+    assert await wrap(function, "here")(MESSAGE, TURN) == [Reply(text=text)]
+
+
+def none() -> None:
+    """Takes nothing."""
+
+
+def three(a: int, b: int, c: int) -> None:
+    """Takes too much."""
+
+
+def needs_keyword(message: Inbound, *, model: str) -> None:
+    """Can not be called with positions alone."""
+
+
+@pytest.mark.parametrize("function", [none, three, needs_keyword, "text", 3, print])
+def test_what_can_not_be_called_that_way_is_a_mistake_of_the_configuration(function: Any) -> None:
+    with pytest.raises(ConfigError, match="here"):
+        wrap(function, "here")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, []),
+        ("", []),
+        ("a", [Reply(text="a")]),
+        (Reply(text="a", quote=True), [Reply(text="a", quote=True)]),
+        (["a", Reply(text="b"), None], [Reply(text="a"), Reply(text="b")]),
+        (("a", ["b"]), [Reply(text="a"), Reply(text="b")]),
+        ([], []),
+    ],
+)
+def test_what_a_handler_may_return(answer: Any, expected: list[Reply]) -> None:
+    assert replies(answer) == expected
+
+
+@pytest.mark.parametrize("answer", [3, b"bytes", {"text": "a"}, [3], object()])
+def test_anything_else_is_refused_by_name(answer: Any) -> None:
+    inner = answer[0] if isinstance(answer, list) else answer
+    with pytest.raises(TypeError, match=type(inner).__name__):
+        replies(answer)
+
+
+async def test_echo() -> None:
+    picture = Attachment(kind=MediaKind.IMAGE, name="a.png")
+    nameless = Attachment(kind=MediaKind.FILE)
+    message = Inbound(id="1", chat="c", sender="u", text="hi", attachments=(picture, nameless))
+    assert await load("echo", "here", Path())(message, TURN) == [
+        Reply(text="echo: hi [a.png] [file]")
+    ]
+    assert load("echo", "here", Path()) is echo
+
+
+async def test_a_module_beside_the_configuration_is_found(tmp_path: Path) -> None:
+    (tmp_path / "polly_agent.py").write_text("def answer(message):\n    return message.text\n")
+    path = list(sys.path)
+    agent = load("python:polly_agent:answer", "here", tmp_path)
+    assert await agent(MESSAGE, TURN) == [Reply(text="hello")]
+    assert sys.path == path
+    with pytest.raises(ConfigError, match="no 'nothing'"):
+        load("python:polly_agent:nothing", "here", tmp_path)
+    del sys.modules["polly_agent"]
+
+
+@pytest.mark.parametrize("source", ["1/0", "raise SystemError('x')", "def broken(:"])
+def test_a_module_that_fails_to_import_says_so(source: str, tmp_path: Path) -> None:
+    (tmp_path / "bad_agent.py").write_text(source)
+    path = list(sys.path)
+    with pytest.raises(ConfigError, match="can not be imported"):
+        load("python:bad_agent:answer", "here", tmp_path)
+    assert sys.path == path
+
+
+@pytest.mark.parametrize("spec", ["", "ech", "python:", "python:module", "python::name", "a:b:c"])
+def test_a_specification_that_is_none(spec: str) -> None:
+    with pytest.raises(ConfigError, match="is no agent"):
+        load(spec, "here", Path())
+
+
+async def test_an_exception_reaches_the_caller() -> None:
+    def fails(message: Inbound) -> str:
+        raise LookupError(message.id)
+
+    with pytest.raises(LookupError):
+        await wrap(fails, "here")(MESSAGE, TURN)
+
+
+@pytest.mark.real_time
+async def test_a_sync_function_that_never_returns_holds_nobody() -> None:
+    release = threading.Event()
+
+    def stuck(message: Inbound) -> str:
+        release.wait(20)
+        return "late"
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await wrap(stuck, "here")(MESSAGE, TURN)
+    assert loop.time() - began < 1
+    (thread,) = [t for t in threading.enumerate() if "stuck" in t.name]
+    assert thread.daemon  # so the process may end without it
+    release.set()
+    thread.join(5)
+    assert not thread.is_alive()

@@ -1,0 +1,221 @@
+"""Accounts side by side: none waits for another, and each is reloaded, paused, stopped alone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.errors import ConfigError
+from holdfast.gateway.gateway import Gateway, UnknownAccount
+from holdfast.lab.faults.backlog import FullBacklog
+from holdfast.messages import Inbound
+from holdfast.supervision import Published, State
+from holdfast.testing import MemoryStore
+from tests.gateway.house import config, house, parrot, reach
+from tests.gateway.parrot import Aviary, mute
+from tests.gateway.tools import census, now, until
+
+
+async def loud(message: Inbound) -> str:
+    """An agent."""
+    return message.text.upper()
+
+
+LOUD = "python:tests.gateway.test_gateway:loud"
+
+
+def generation(gateway: Gateway, name: str) -> int:
+    """How many connections an account has had."""
+    return gateway.desk(name).account.view().generation
+
+
+async def test_a_message_is_answered(tmp_path: Path) -> None:
+    async with Aviary() as aviary, house(tmp_path, parrot("bot", aviary.url)) as gateway:
+        await reach(gateway, "bot", Published.CONNECTED)
+        await aviary.say("1", "hello")
+        await until(lambda: aviary.sent)
+        assert aviary.sent[0]["text"] == "echo: hello"
+        entry = gateway.status().accounts["bot"]
+        assert (entry.state, entry.inbox, entry.outbox) == ("connected", 0, 0)
+
+
+async def test_an_account_that_hangs_at_its_start_holds_up_no_other(tmp_path: Path) -> None:
+    async with Aviary() as aviary:
+        with FullBacklog() as full:
+            hanging = parrot("hangs", f"http://127.0.0.1:{full.port}")
+            began = now()
+            async with house(tmp_path, hanging, parrot("well", aviary.url)) as gateway:
+                await reach(gateway, "well", Published.CONNECTED, 5)
+                await aviary.say("1", "hello")
+                await until(lambda: aviary.sent, 5)
+                assert now() - began < 5
+                assert gateway.desk("hangs").account.view().state is State.CONNECTING
+
+
+async def test_a_suspend_puts_every_connection_in_doubt(tmp_path: Path) -> None:
+    class Slept:
+        naps = [0.0, 600.0]  # noqa: RUF012
+
+        def slept(self) -> float:
+            return self.naps.pop() if self.naps else 0.0
+
+    async with Aviary() as aviary:
+        accounts = [parrot(name, aviary.url) for name in ("a", "b")]
+        async with house(tmp_path, *accounts) as gateway:
+            for name in ("a", "b"):
+                await reach(gateway, name, Published.CONNECTED)
+            heard: list[str] = []
+            for name in ("a", "b"):
+                account = gateway.desk(name).account
+                account._on_report = lambda a, r: heard.append(f"{a.name} {r.trigger}")
+            gateway._suspend = Slept()  # type: ignore[assignment]
+            await asyncio.sleep(2)
+            assert {"a silence or wake-up", "b silence or wake-up"} <= set(heard)
+            assert {"a proof of life", "b proof of life"} <= set(heard)
+            assert (generation(gateway, "a"), generation(gateway, "b")) == (1, 1)
+
+
+# -- reload ---------------------------------------------------------------------------------------
+
+
+async def test_a_reload_touches_only_what_changed(tmp_path: Path) -> None:
+    async with Aviary() as aviary:
+        url = aviary.url
+        names = ("same", "changed", "gone", "talk")
+        async with house(tmp_path, *(parrot(name, url) for name in names)) as gateway:
+            for name in names:
+                await reach(gateway, name, Published.CONNECTED)
+            before = {name: gateway.desk(name).account for name in names}
+            done = await gateway.reload(
+                config(
+                    tmp_path,
+                    parrot("same", url),
+                    parrot("changed", url, policy={"backoff_cap": 30.0}),
+                    parrot("talk", url, agent=LOUD),
+                    parrot("new", url),
+                )
+            )
+            assert sorted(done) == [
+                "changed: restarted",
+                "gone: removed",
+                "new: added",
+                "talk: agent changed, connection untouched",
+            ]
+            assert set(gateway.desks) == {"same", "changed", "talk", "new"}
+            for name in ("changed", "new"):
+                await reach(gateway, name, Published.CONNECTED)
+            for name in ("same", "talk"):
+                assert gateway.desk(name).account is before[name]
+                assert generation(gateway, name) == 1
+            assert gateway.desk("changed").account is not before["changed"]
+            assert before["gone"].view().state is State.STOPPED
+            await until(lambda: aviary.open == 4)
+            talk = gateway.desk("talk").account
+            await talk.accept((Inbound(id="9", chat="c", sender="u", text="hey"),), {})
+            await until(lambda: aviary.sent)
+            assert aviary.sent[-1]["text"] == "HEY"
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [{"agent": "python:no.such.module:agent"}, {"agent": "nonsense"}, {"bot": "a"}],
+    ids=["module", "agent", "identity"],
+)
+async def test_a_bad_configuration_changes_nothing(tmp_path: Path, mistake: dict[str, Any]) -> None:
+    async with Aviary() as aviary:
+        url = aviary.url
+        async with house(tmp_path, parrot("a", url), parrot("b", url)) as gateway:
+            for name in ("a", "b"):
+                await reach(gateway, name, Published.CONNECTED)
+            before = await census()
+            old = gateway.config
+            with pytest.raises(ConfigError):
+                await gateway.reload(
+                    config(tmp_path, parrot("a", url, agent=LOUD), parrot("b", url, **mistake))
+                )
+            assert gateway.config is old
+            assert [generation(gateway, name) for name in ("a", "b")] == [1, 1]
+            assert (await census()).tasks == before.tasks
+            await aviary.say("1", "still echo")
+            await until(lambda: aviary.sent)
+            assert aviary.sent[-1]["text"] == "echo: still echo"
+
+
+async def test_two_accounts_with_one_credential_do_not_start(tmp_path: Path) -> None:
+    before = await census()
+    with pytest.raises(ConfigError, match="same credentials"):
+        async with house(
+            tmp_path, parrot("a", "http://x", bot="one"), parrot("b", "http://x", bot="one")
+        ):
+            raise AssertionError
+    assert await census() == before
+
+
+# -- operators ------------------------------------------------------------------------------------
+
+
+async def test_a_pause_survives_a_restart_and_keeps_replies(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with Aviary() as aviary:
+        accounts = [parrot("a", aviary.url), parrot("b", aviary.url)]
+        async with house(tmp_path, *accounts, store=store) as gateway:
+            await reach(gateway, "a", Published.CONNECTED)
+            await gateway.pause("a")
+            assert gateway.status().accounts["a"].paused
+        async with house(tmp_path, *accounts, store=store) as gateway:
+            await reach(gateway, "b", Published.CONNECTED)
+            await asyncio.sleep(60)
+            assert gateway.desk("a").account.view().state is State.STOPPED
+            account = gateway.desk("a").account
+            await account.accept((Inbound(id="1", chat="c", sender="u", text="x"),), {})
+            await asyncio.sleep(60)
+            assert aviary.sent == []
+            await gateway.resume("a")
+            await reach(gateway, "a", Published.CONNECTED)
+            await until(lambda: aviary.sent)
+        async with house(tmp_path, *accounts, store=store) as gateway:
+            await reach(gateway, "a", Published.CONNECTED)
+
+
+async def test_a_changed_account_stays_paused_over_its_reload(tmp_path: Path) -> None:
+    async with Aviary() as aviary, house(tmp_path, parrot("a", aviary.url)) as gateway:
+        await reach(gateway, "a", Published.CONNECTED)
+        await gateway.pause("a")
+        await gateway.reload(config(tmp_path, parrot("a", aviary.url, ambiguous="hold")))
+        await asyncio.sleep(60)
+        assert gateway.status().accounts["a"].paused
+        assert aviary.open == 0
+
+
+async def test_a_kick_ends_a_wait(tmp_path: Path) -> None:
+    async with Aviary() as aviary:
+        aviary.script.extend([mute] * 3)
+        async with house(tmp_path, parrot("a", aviary.url)) as gateway:
+            await gateway.desk("a").account.until(lambda v: v.attempt >= 3)
+            gateway.kick("a")
+            began = now()
+            await reach(gateway, "a", Published.CONNECTED)
+            assert now() - began < 1
+        with pytest.raises(UnknownAccount, match="'nobody'; there are: a"):
+            gateway.kick("nobody")
+
+
+async def test_a_journal_that_fails_disturbs_no_connection_and_is_told(tmp_path: Path) -> None:
+    from holdfast.errors import StoreError
+
+    store = MemoryStore()
+    async with Aviary() as aviary, house(tmp_path, parrot("a", aviary.url), store=store) as home:
+        await reach(home, "a", Published.CONNECTED)
+        store.fail = StoreError("disk_full", "no space left")
+        await aviary.talks[-1].close()
+        await home.desk("a").account.until(lambda v: v.generation == 2 and v.state is State.LIVE)
+        await asyncio.sleep(1)
+        assert "disk_full" in home.status().store
+        store.fail = None
+        home.kick("a")
+        await home.desk("a").account.until(lambda v: v.generation == 3 and v.state is State.LIVE)
+        await asyncio.sleep(1)
+        assert home.status().store == "ok"
