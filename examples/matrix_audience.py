@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,9 @@ import nio
 from holdfast.observe.status import AccountStatus, believed, doubt, read
 
 BOT = "@bot:localhost"
+
+SAMPLE = 0.1
+"""Seconds between two looks at the status file."""
 
 
 @dataclass(slots=True)
@@ -80,6 +84,21 @@ class StatusReader:
         account = self.account()
         return "unknown" if account is None else believed(account)
 
+    def blame(self) -> dict[str, str]:
+        """Why the bot is not connected, and who must act."""
+        account = self.account()
+        cause = None if account is None else account.cause
+        return {} if cause is None else {"code": cause.code, "who_acts": cause.who_acts}
+
+    async def watch(self, acts: list[Act]) -> None:
+        """Sample the state for the act that is on, until cancelled."""
+        before = monotonic()
+        while True:
+            now = monotonic()
+            acts[-1].sample(self.state(), now - before)
+            before = now
+            await asyncio.sleep(SAMPLE)
+
 
 class People:
     """Ann and bob, and what ann sees: the order of her rooms is the server's own."""
@@ -105,9 +124,14 @@ class People:
         await self.ann.close()
         await self.bob.close()
 
-    async def listen(self, hold: int) -> None:
+    async def sync(self, hold: int = 0) -> None:
         """One sync of ann's client, which the server holds for so many milliseconds."""
         await self.ann.sync(hold, sync_filter={"room": {"timeline": {"limit": 1000}}})
+
+    async def listen(self) -> None:
+        """Ann's client syncs until cancelled."""
+        while True:
+            await self.sync(2000)
 
     async def say(self, who: nio.AsyncClient, room: str, text: str, **content: Any) -> str:
         """Write; the client repeats it under one transaction id until the server has taken it."""

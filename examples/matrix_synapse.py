@@ -35,9 +35,6 @@ POLL = 5
 SILENCE = POLL + 15.0
 """Seconds of deafness after which `connected` is a lie (docs/platforms/matrix.md)."""
 
-SAMPLE = 0.1
-"""Seconds between two looks at the status file."""
-
 PATIENCE = 60.0
 """Seconds for anything the play waits for; then it has failed."""
 
@@ -164,9 +161,7 @@ class Play:
             async with self.deaf():
                 await self.server.revoke(BOT)
                 await self.until(lambda: status.state() == "fatal")
-                account = status.account()
-                if account is not None and account.cause is not None:
-                    act.seen |= {"code": account.cause.code, "who_acts": account.cause.who_acts}
+                act.seen |= status.blame()
                 await asyncio.sleep(2)
                 await self.new_token()
             act.seen["reload"] = await (await self.gateway.command("reload")).wait()
@@ -199,9 +194,10 @@ class Play:
             await asyncio.sleep(0.5)
             yield
             await self.recovered()
-        finally:
             self._talking = False
             await task
+        finally:
+            task.cancel()  # on failure: who writes to a dead server writes for ever
 
     async def _talk(self, act: int) -> None:
         self._talking, number = True, 0
@@ -236,28 +232,12 @@ class Play:
         """Wait for something to be seen. Raises TimeoutError."""
         async with asyncio.timeout(PATIENCE):
             while not condition():  # noqa: ASYNC110 - a file tells nobody
-                await asyncio.sleep(SAMPLE / 2)
-
-    # -- who watches --------------------------------------------------------------------------
-
-    async def watch(self) -> None:
-        """Sample the status until cancelled."""
-        before = monotonic()
-        while True:
-            now = monotonic()
-            self.acts[-1].sample(self.gateway.status.state(), now - before)
-            before = now
-            await asyncio.sleep(SAMPLE)
-
-    async def listen(self) -> None:
-        """Ann's client syncs until cancelled."""
-        while True:
-            await self.people.listen(2000)
+                await asyncio.sleep(0.05)
 
     async def figures(self) -> dict[str, Any]:
         """End the gateway, so that nothing can follow, and close the books."""
         code = await self.gateway.end()
-        await self.people.listen(0)
+        await self.people.sync()
         acts = [act.figures() for act in self.acts[1:]]
         lie = round(sum(act["lie_s"] for act in acts), 1)
         return {**self.people.books(), "lie_s": lie, "exit_code": code, "acts": acts}
@@ -281,7 +261,8 @@ async def run(python: Path) -> dict[str, Any]:
         log.info("Synapse, ann, bob and the proxy are there after %.0f s", monotonic() - began)
         try:
             async with asyncio.TaskGroup() as group:
-                seats = [group.create_task(play.watch()), group.create_task(play.listen())]
+                watch, listen = gateway.status.watch(play.acts), play.people.listen()
+                seats = [group.create_task(watch), group.create_task(listen)]
                 await play.perform()
                 for seat in seats:
                     seat.cancel()

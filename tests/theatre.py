@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ class Theatre:
 
     gateway: Gateway
     stages: dict[str, Stage]
+    wall: Callable[[], float]
+    """Unix seconds that pass as the loop's do."""
     states: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
     """Per account: every published state with the moment it was reported, without repeats."""
     every: float = SAMPLE
@@ -91,7 +94,7 @@ class Theatre:
             for name, entry in self.gateway.status().accounts.items():
                 if name in self.stages:
                     gaps = int(entry.gap is not None)
-                    self.stages[name].sample(believed(entry), gaps, self.every)
+                    self.stages[name].sample(believed(entry, self.wall()), gaps, self.every)
             await asyncio.sleep(self.every)
 
 
@@ -113,16 +116,18 @@ async def theatre(
         tables[name] = {**tables.get(name, {}), **more}
     config = configure(home, tables, gateway)
     config.state_dir.mkdir(exist_ok=True)
+    wall = _virtual_wall()
     running = Gateway(
         config,
         store or MemoryStore(),
         rand=rand,
+        clock=wall,
         service=service or ServiceManager({}),
         watchdog=NoWatchdog(),
         pulse=max(1.0, every),
         **options,
     )
-    play = Theatre(running, {stage.name: stage for stage in stages}, every=every)
+    play = Theatre(running, {stage.name: stage for stage in stages}, wall=wall, every=every)
     running.listeners.append(play.reported)
     await running.start()
     watcher = asyncio.create_task(play.watch())
@@ -132,6 +137,12 @@ async def theatre(
         watcher.cancel()
         await asyncio.wait([watcher])
         await running.stop()
+
+
+def _virtual_wall() -> Callable[[], float]:
+    loop = asyncio.get_running_loop()
+    offset = time.time() - loop.time()
+    return lambda: offset + loop.time()
 
 
 def configure(

@@ -111,8 +111,14 @@ BUGS = (
     Bug(
         "a late clock convicts",
         "machine.py",
-        "return now - deadline > self.policy.late_after",
-        "return False",
+        "late = now - self._proof_deadline() > self.policy.late_after",
+        "late = False",
+    ),
+    Bug(
+        "a refused resume waits out the ladder",
+        "machine.py",
+        "elif at_once and self._pace.recycle(now):",
+        "elif at_once and not self._resuming and self._pace.recycle(now):",
     ),
     Bug(
         "a verdict blocks without confirmation",

@@ -6,7 +6,6 @@ is that message, and the named point is reached by it and by nothing else.
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections import Counter
 from pathlib import Path

@@ -83,7 +83,6 @@ class Scene:
         """SIGTERM: all that P4 promises is so."""
         stopped = await gateway.terminate()
         assert stopped.code == 0, gateway.stderr
-        print("STOP", round(stopped.seconds,2)); print(gateway.stderr)
         assert stopped.seconds < PROMISE
         assert gateway.left_behind() == []
         assert self.home.entry().state == "stopped"
@@ -170,7 +169,7 @@ async def test_sigterm_in_a_long_back_off(platform: str, tmp_path: Path) -> None
 
 
 async def test_sigterm_while_the_peer_ignores_our_goodbye(tmp_path: Path) -> None:
-    """The close frame is never answered; the socket is aborted when the politeness is over."""
+    """A zombie socket: the close frame gets no answer, and nobody waits for one for long."""
     async with scene(tmp_path, "qqbot") as play:
         await warm_up(play)
         async with play.home.running() as gateway:

@@ -200,7 +200,7 @@ async def test_m5_5_the_status_file_is_true(tmp_path: Path) -> None:
         entry = document.accounts["tg"]
         assert entry.state == "connected"
         assert entry.valid_until is not None
-        assert status.doubt(document) is None
+        assert status.doubt(document, play.wall()) is None
         assert document.pid == os.getpid()
         stage.relay.refuse()
         await play.until("tg", "retrying", timeout=2)
@@ -214,9 +214,9 @@ async def test_m5_5_the_status_file_is_true(tmp_path: Path) -> None:
         # Stale-proof: a reader distrusts an old document, a dead writer, and lapsed evidence.
         assert status.doubt(document, now=document.written_at + document.ttl + 1) is not None
         dead = msgspec.structs.replace(document, pid=2**22 + 1)
-        assert status.doubt(dead) is not None
+        assert status.doubt(dead, play.wall()) is not None
         rebooted = msgspec.structs.replace(document, boot_id="another")
-        assert status.doubt(rebooted) is not None
+        assert status.doubt(rebooted, play.wall()) is not None
         connected = document.accounts["tg"]
         assert connected.valid_until is not None
         assert status.believed(connected, connected.valid_until - 1) == "connected"

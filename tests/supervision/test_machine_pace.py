@@ -177,6 +177,22 @@ def test_a_failed_kick_neither_shortens_the_back_off_nor_counts(kicks: int) -> N
     assert driver.view().attempt == 9
 
 
+def test_a_refused_resume_is_followed_by_a_fresh_login_at_once_however_long_the_outage() -> None:
+    driver = Driver().live(resumable=True)
+    driver.end()
+    driver.fail(20)
+    driver.wait_for(State.CONNECTING, within=400.0)
+    assert driver.opens[-1][1].resume
+    driver.alive()
+    driver.end(Kind.SESSION)
+    assert driver.delay <= driver.machine.policy.recycle_delay
+    driver.wait_for(State.CONNECTING, within=2.0)
+    assert not driver.opens[-1][1].resume
+    driver.alive()
+    driver.end(Kind.SESSION)
+    assert driver.delay > 30.0, "a refused login is a failure like any other"
+
+
 def test_news_of_the_network_restarts_an_attempt_that_was_dialled_in_the_outage() -> None:
     driver = Driver().fail(3)
     driver.wait_for(State.CONNECTING, within=60.0)

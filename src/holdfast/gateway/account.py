@@ -108,6 +108,8 @@ class Account:
         self._clock = clock
         self._connection: Connection | None = None
         self._proof_before: float | None = None
+        """Unix seconds of the last proof of life on the last connection that was ready."""
+        self._was_ready = False
         self._was_ready = False
         self._wanted = False
         self._remembered_at = float("-inf")
@@ -261,6 +263,7 @@ class Account:
         """A connection is ready; unless the platform replays, what it missed is a gap."""
         if self.supervisor.state is not State.CONNECTING:
             return
+        self._was_ready = True
         self._was_ready = True
         replayed = continuity is not Continuity.FRESH or self.adapter.traits.replays
         if not replayed and self._proof_before is not None:

@@ -348,12 +348,17 @@ class SqliteStore:
         return removed
 
     async def close(self) -> None:
-        """Commit what was accepted and close. Idempotent; cancelling does not interrupt it."""
+        """Commit what was accepted and close. Idempotent; cancelling does not interrupt it.
+
+        While another program keeps the file locked it waits `writer.CLOSE_PATIENCE`; what could
+        not be committed then fails with StoreError `store_locked`.
+        """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="journal-close")
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        self._writer.hurry()
         await self._writer.drain()
         # The last connection to close folds the log into the main file: that is a writer's work.
         await self._reader.stop()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ from holdfast.errors import StoreError
 from holdfast.store.schema import Place, connect, is_trouble, trouble
 
 T = TypeVar("T")
+
+LOCK_SLICE = 0.1
+"""Seconds of SQLite's own wait for a lock, which nothing can interrupt; longer waits repeat it."""
+
+CLOSE_PATIENCE = 0.5
+"""Seconds a closing journal still waits for another program's lock: a gateway stops within 5 s."""
 
 Operation = Callable[[sqlite3.Connection], T]
 """Statements that belong together. It may raise; then none of them happened."""
@@ -128,6 +135,11 @@ class GroupWriter(Worker):
         self._counters = counters
         self._pending: list[_Write] = []
         self._batch: asyncio.Future[_Outcome] | None = None
+        self._last_moment = float("inf")
+
+    def hurry(self) -> None:
+        """The journal is being closed: wait no longer than `CLOSE_PATIENCE` for a lock."""
+        self._last_moment = time.monotonic() + CLOSE_PATIENCE
 
     def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
         """Queue an operation for the next commit.
@@ -184,7 +196,7 @@ class GroupWriter(Worker):
     def _commit(self, operations: list[Operation[Any]]) -> _Outcome:
         try:
             connection = self.connection()
-            connection.execute("BEGIN IMMEDIATE")
+            self._lock(connection)
             results = [self._attempt(connection, operation) for operation in operations]
             connection.execute("COMMIT")
         except Exception as error:
@@ -192,6 +204,21 @@ class GroupWriter(Worker):
             # Each caller gets an exception of its own: raising one adds to its traceback.
             return _Outcome(False, [trouble(error, self.place.path) for _ in operations])
         return _Outcome(True, results)
+
+    def _lock(self, connection: sqlite3.Connection) -> None:
+        """Begin to write, when no other program does. Raises sqlite3.Error."""
+        patience = self.place.busy_timeout
+        connection.execute(f"PRAGMA busy_timeout = {int(min(patience, LOCK_SLICE) * 1000)}")
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() >= min(deadline, self._last_moment):
+                    raise
+            else:
+                return
 
     def _attempt(self, connection: sqlite3.Connection, operation: Operation[Any]) -> Any:
         connection.execute("SAVEPOINT operation")

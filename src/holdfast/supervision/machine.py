@@ -235,9 +235,9 @@ class Supervisor:
             self._go(Trigger.KICK, State.BACKOFF, now)
         elif judged or (operator and self.state in (State.LIVE, State.SUSPECT)):
             self._replace(Cause(Kind.RECYCLED, "kicked", "reconnected by the operator"), now)
-        elif self.state is State.CONNECTING and self._outage_since is not None:
+        elif self._outage_since is not None and self._began_at < now - NEW_ATTEMPT:
             # An attempt dialled in the outage would only hang until its limit.
-            if now - self._began_at > NEW_ATTEMPT:
+            if self.state is State.CONNECTING:
                 self._replace(Cause(Kind.RECYCLED, "network_back", "the network is back"), now)
 
     def _reconfigured(self, policy: Policy, now: float) -> None:
@@ -338,7 +338,7 @@ class Supervisor:
         if deadline is None or now < deadline:
             return
         match self.state:
-            case State.CONNECTING if self._late(deadline, now):
+            case State.CONNECTING if now - deadline > self.policy.late_after:
                 self._excuse_attempt(now)
             case State.CONNECTING:
                 self._give_up(self._overdue(), now)
@@ -350,9 +350,6 @@ class Supervisor:
                 self._begin(now)
             case _:
                 pass  # BACKOFF: handle() begins the attempt
-
-    def _late(self, deadline: float, now: float) -> bool:
-        return now - deadline > self.policy.late_after
 
     def _overdue(self) -> Cause:
         step = self._step or "connect"
@@ -375,7 +372,7 @@ class Supervisor:
     def _tick_life(self, now: float) -> None:
         pulse = self._pulse
         assert pulse is not None
-        late = self._late(self._proof_deadline(), now)
+        late = now - self._proof_deadline() > self.policy.late_after
         if late:
             pulse.forgive()
         elif now >= self._stable_deadline():
@@ -462,12 +459,9 @@ class Supervisor:
         self._ended(Cause(Kind.LOCAL, "abandoned", "the connection ignored its abort"), now)
 
     def _drop_connection(self) -> None:
-        self._open = None
-        self._pulse = None
+        self._open = self._pulse = self._ours = None
         self._ready_at = self._touched_at = None
-        self._heard = False
-        self._ours = None
-        self._verifying = False
+        self._heard = self._verifying = False
         self._step = ""
 
     # -- after the end ------------------------------------------------------------------------
@@ -480,6 +474,10 @@ class Supervisor:
         quick = not verifying and self._tally.lived(
             self._touched_at, now, cause.kind, was_live=was_live, planned=planned
         )
+        # The platform answered, and refused no more than the old session: log in afresh at once.
+        at_once = self._resuming and not was_live and cause.kind is Kind.SESSION
+        at_once = at_once and not self._tally.flapping
+        at_once |= cause.rule.remedy is Remedy.RECONNECT and not quick
         self._heed(told, now)
         if told.kind is Kind.SESSION or (not planned and self._resume_failed(cause)):
             self._resumable, self._resume_failures = False, 0
@@ -501,7 +499,8 @@ class Supervisor:
             # A blocked account could not be re-verified for want of a network: it stays blocked.
             self._block(self._verdict, now)
             return
-        elif cause.rule.remedy is Remedy.RECONNECT and not quick and self._pace.recycle(now):
+        elif at_once and self._pace.recycle(now):
+            self._before_kick = None
             self._retry_at = self._earliest(now + self.policy.recycle_delay * self._rand(), now)
         else:
             self._schedule(cause, now)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from holdfast.lab.faults.reverse_proxy import PAGE, Asked, Fate, Mode, ReverseProxy
 
@@ -99,7 +100,7 @@ async def polling(
 async def test_a_request_arrives_as_it_was_made(method: str) -> None:
     async with scene() as (_, proxy, http):
         path = "/rooms/%21a%3Ab/send%2Fx?since=s%3A1&timeout=5000"
-        url = aiohttp.client.URL(proxy.url + path, encoded=True)
+        url = URL(proxy.url + path, encoded=True)
         headers = {"Authorization": "Bearer t", "X-Hop": "1", "Connection": "keep-alive, X-Hop"}
         async with http.request(method, url, data="body", headers=headers) as answer:
             assert (answer.status, answer.headers["X-Served"]) == (203, "yes")
