@@ -45,7 +45,7 @@ def rows(begin: str) -> list[str]:
 
 def named_tests(text: str) -> list[tuple[str, str]]:
     """Every ``tests/....py::test_...`` of a text, as file and function."""
-    return re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
+    return re.findall(r"(tests/[\w/]+\.py)::(test_\w+)", text)
 
 
 def functions(file: str) -> set[str]:
@@ -119,11 +119,11 @@ async def test_a_silent_death_is_noticed_when_the_readme_says(tmp_path: Path, na
 # -- the example ----------------------------------------------------------------------------------
 
 
-AGENT = '''
+AGENT = """
 def answer(message):
     return message.text.upper()
 
-'''
+"""
 
 
 @pytest.mark.real_time

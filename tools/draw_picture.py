@@ -18,25 +18,69 @@ FILE = Path(__file__).resolve().parent.parent / "docs" / "picture.svg"
 
 WIDTH, HEIGHT = 960, 320
 
-STYLE = """
-  :root { --ink: #1f2933; --soft: #52606d; --line: #9aa5b1; --room: #ffffff; --ground: #f3f6f9;
-          --sea: #0b7285; --alarm: #c92a2a; }
-  @media (prefers-color-scheme: dark) {
-    :root { --ink: #e6edf3; --soft: #a3b1bf; --line: #5c6b7a; --room: #1b232c; --ground: #12181f;
-            --sea: #3bc9db; --alarm: #ff8787; }
-  }
-  text { font-family: system-ui, sans-serif; font-size: 14px; fill: var(--ink);
-         text-anchor: middle; }
-  .note { font-size: 12px; fill: var(--soft); }
-  .ground { fill: var(--ground); stroke: var(--line); }
-  .room { fill: var(--room); stroke: var(--line); }
-  .core { fill: var(--room); stroke: var(--sea); stroke-width: 2; }
-  path { fill: none; stroke: var(--soft); stroke-width: 1.5; }
-  .cable { stroke: var(--sea); stroke-width: 3; stroke-linecap: round; }
-  .cut { stroke: var(--alarm); stroke-width: 3; stroke-linecap: round; stroke-dasharray: 2 8; }
-  .report { stroke: var(--sea); stroke-dasharray: 5 4; }
-  .tip { fill: var(--soft); stroke: none; }
-"""
+SHAPES = """
+  text { font-family: system-ui, sans-serif; font-size: 14px; text-anchor: middle; }
+  .note { font-size: 12px; }
+  .core { stroke-width: 2; }
+  path { fill: none; stroke-width: 1.5; }
+  .cable, .cut { stroke-width: 3; stroke-linecap: round; }
+  .cut { stroke-dasharray: 2 8; }
+  .report { stroke-dasharray: 5 4; }"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """Colours for one kind of background."""
+
+    ink: str
+    soft: str
+    line: str
+    room: str
+    ground: str
+    sea: str
+    alarm: str
+
+    def rules(self) -> str:
+        """The colours as style rules. No variables: not every viewer knows them."""
+        return f"""
+  text {{ fill: {self.ink}; }}
+  .note, .tip {{ fill: {self.soft}; }}
+  .ground {{ fill: {self.ground}; stroke: {self.line}; }}
+  .room {{ fill: {self.room}; stroke: {self.line}; }}
+  .core {{ fill: {self.room}; stroke: {self.sea}; }}
+  path {{ stroke: {self.soft}; }}
+  .cable, .report {{ stroke: {self.sea}; }}
+  .cut {{ stroke: {self.alarm}; }}"""
+
+
+LIGHT = Scheme(
+    ink="#1f2933",
+    soft="#52606d",
+    line="#9aa5b1",
+    room="#ffffff",
+    ground="#f3f6f9",
+    sea="#0b7285",
+    alarm="#c92a2a",
+)
+
+DARK = Scheme(
+    ink="#e6edf3",
+    soft="#a3b1bf",
+    line="#5c6b7a",
+    room="#1b232c",
+    ground="#12181f",
+    sea="#3bc9db",
+    alarm="#ff8787",
+)
+
+
+def style(*, dark: bool = False) -> str:
+    """The style sheet; ``dark`` shows the dark colours to every reader."""
+    if dark:
+        return SHAPES + DARK.rules()
+    return (
+        f"{SHAPES}{LIGHT.rules()}\n  @media (prefers-color-scheme: dark) {{{DARK.rules()}\n  }}\n"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +129,17 @@ class Box:
 
 Point = tuple[int, int]
 
-GATEWAY = Box(196, 16, 544, 288, "", kind="ground")
-SUPERVISOR = Box(330, 34, 270, 52, "supervisor", "causes in, decisions out", "core")
-ADAPTER = Box(216, 140, 112, 104, "adapter", "says what happened")
-INBOX = Box(362, 136, 96, 48, "inbox", "commit, then ack")
-LANE = Box(488, 136, 96, 48, "lane", "a chat in order")
-AGENT = Box(614, 164, 106, 56, "agent", "your function")
-OUTBOX = Box(488, 204, 96, 48, "outbox", "commit")
-SENDER = Box(362, 204, 96, 48, "sender", "rates, receipts")
-STATUS = Box(786, 56, 150, 56, "gateway_state.json", "dated evidence")
-COMMANDS = Box(786, 138, 150, 56, "holdfast status", "explain, kick, pause")
-JOURNAL = Box(362, 268, 222, 26, "one journal, SQLite")
+GATEWAY = Box(196, 16, 574, 288, "", kind="ground")
+SUPERVISOR = Box(344, 34, 280, 52, "supervisor", "causes in, decisions out", "core")
+ADAPTER = Box(212, 140, 122, 104, "adapter", "a connection")
+INBOX = Box(368, 136, 112, 48, "inbox", "stored, then ack")
+LANE = Box(510, 136, 112, 48, "lane", "a chat, in order")
+AGENT = Box(650, 164, 104, 56, "agent", "your function")
+OUTBOX = Box(510, 204, 112, 48, "outbox", "owed until sent")
+SENDER = Box(368, 204, 112, 48, "sender", "rates, receipts")
+STATUS = Box(796, 56, 152, 56, "gateway_state.json", "dated evidence")
+COMMANDS = Box(796, 138, 152, 56, "holdfast status", "explain, kick, pause")
+JOURNAL = Box(368, 268, 254, 26, "one journal, SQLite")
 PLATFORMS = (
     Box(16, 84, 116, 44, "Telegram"),
     Box(16, 170, 116, 44, "QQ"),
@@ -130,7 +174,7 @@ def note(x: int, y: int, text: str) -> str:
     return f'<text class="note" x="{x}" y="{y}">{escape(text)}</text>'
 
 
-def picture() -> str:
+def picture(*, dark: bool = False) -> str:
     """The whole drawing."""
     boxes = (GATEWAY, SUPERVISOR, ADAPTER, INBOX, LANE, AGENT, OUTBOX, SENDER, JOURNAL)
     parts = [box.draw() for box in boxes]
@@ -148,25 +192,25 @@ def picture() -> str:
     parts.append(arrow(SENDER.left, adapter_out))
     parts += [f'<path d="M{b.bottom[0]} {b.bottom[1]} V{JOURNAL.y}"/>' for b in (SENDER, OUTBOX)]
     up, down = ADAPTER.x + 34, ADAPTER.x + 78
-    parts.append(f'<path d="M{up} {ADAPTER.y} C{up} 70 290 52 {SUPERVISOR.x} 52"/>')
+    parts.append(f'<path d="M{up} {ADAPTER.y} C{up} 76 296 52 {SUPERVISOR.x} 52"/>')
     parts.append(
         f'<polygon class="tip" points="{SUPERVISOR.x},52 {SUPERVISOR.x - 8},48 '
         f'{SUPERVISOR.x - 8},56"/>'
     )
-    parts.append(f'<path d="M{SUPERVISOR.x} 70 C306 72 {down} 88 {down} {ADAPTER.y}"/>')
+    parts.append(f'<path d="M{SUPERVISOR.x} 70 C316 72 {down} 84 {down} {ADAPTER.y}"/>')
     parts.append(
         f'<polygon class="tip" points="{down},{ADAPTER.y} {down - 4},{ADAPTER.y - 8} '
         f'{down + 4},{ADAPTER.y - 8}"/>'
     )
-    parts.append(note(234, 62, "the end"))
-    parts.append(note(338, 122, "open, probe, close"))
+    parts.append(note(242, 70, "its end"))
+    parts.append(note(352, 116, "open, probe, close"))
     parts.append(arrow(SUPERVISOR.right, (STATUS.x, STATUS.left[1] - 8), "report"))
     parts.append(arrow(COMMANDS.top, STATUS.bottom))
     title = "Holdfast: platforms, the rooms of the gateway, and what people look at"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'role="img" aria-labelledby="title">\n<title id="title">{title}</title>\n'
-        f"<style>{STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
+        f"<style>{style(dark=dark)}</style>\n" + "\n".join(parts) + "\n</svg>\n"
     )
 
 

@@ -46,7 +46,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     proxy: str | None = None
     """HTTP proxy for all accounts; without it the usual environment variables count."""
     handlers: int = 64
-    """How many chats are handled at the same time."""
+    """How many chats of one account are handled at the same time."""
     handler_timeout: float = 120.0
     """Seconds an agent may take for one message."""
     handler_attempts: int = 3

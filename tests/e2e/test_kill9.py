@@ -15,6 +15,8 @@ import pytest
 from holdfast.killpoints import Point
 from holdfast.lab.simulator import Simulator
 from tests.e2e.process import LIMIT, PLATFORMS, Home, answers
+from tests.e2e.scene import scene
+from tests.e2e.scene import warm_up as scene_warm_up
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -93,6 +95,35 @@ async def test_kill9_after_send_before_record(platform: str, tmp_path: Path) -> 
     heard = 1 if platform in RECOGNISES_REPEATS else 2
     marked = int(platform in MARKS_DOUBT)
     assert await dies_and_answers(platform, tmp_path, "after-send-before-record") == (heard, marked)
+
+
+@on_every_platform
+@pytest.mark.parametrize("arrives", [True, False], ids=["arrived", "not-arrived"])
+async def test_kill9_in_the_middle_of_a_send(platform: str, arrives: bool, tmp_path: Path) -> None:
+    """The platform has the answer and its confirmation is lost, or it never got the answer."""
+    async with scene(tmp_path, platform, agent="python:slow:waiting") as play:
+        (tmp_path / "go").touch()
+        await scene_warm_up(play, "answer")
+        (tmp_path / "go").unlink()
+        (tmp_path / "begun").unlink()
+        async with play.home.running() as gateway:
+            await gateway.connected()
+            play.say("hello")
+            await gateway.appeared(tmp_path / "begun")
+            (play.stage.relay.hole_in if arrives else play.stage.relay.stall)(new=True)
+            (tmp_path / "go").touch()
+            if arrives:
+                await play.answered("hello", "answer")
+            else:
+                await gateway.owes("sending" if platform in MARKS_DOUBT else "owed")
+            await gateway.kill9()
+        play.unplugged()
+        async with play.home.running() as gateway:
+            await gateway.settled()
+            await play.stops(gateway)
+        doubled = arrives and platform not in RECOGNISES_REPEATS
+        assert answers(play.stage.simulator)["answer: hello"] == 1 + doubled
+        assert play.home.marked() == int(platform in MARKS_DOUBT)
 
 
 @on_every_platform

@@ -15,7 +15,7 @@ import pytest
 from holdfast.gateway.dns import Resolver
 from holdfast.gateway.gateway import Gateway
 from holdfast.gateway.net import Net
-from holdfast.gateway.reachability import LIMIT, SLOWEST, Prober, Reachability
+from holdfast.gateway.reachability import LIMIT, SETTLE, SLOWEST, Prober, Reachability
 from holdfast.lab.faults.html import HtmlPortal
 from holdfast.lab.faults.relay import Relay
 from holdfast.supervision import Published
@@ -188,6 +188,9 @@ async def test_the_kernels_news_reach_everybody(news: News) -> None:
     reachability._on_change = lambda: changes.append("change")
     reachability._netlink = news  # type: ignore[assignment]
     reachability._news()
+    reachability._news()
+    assert changes == [], "a dozen messages of the kernel are one change"
+    await asyncio.sleep(SETTLE)
     assert changes == ["change"]
     reachability._netlink = None
     await reachability.stop()

@@ -140,11 +140,26 @@ async def test_a_message_that_kills_every_process_is_not_sent_without_end() -> N
     table = Table()
     (row,) = await table.store.post("bot", [Outbound(key="k", chat="c", text="a")])
     for _ in range(RESEND_LIMIT):
+        await table.store.postpone(row.row, 0.0, "died", maybe_doubled=True)
         await table.store.sending(row.row)
     table.sender.connected(True)
     await table.recover()
     await table.quiet()
     assert (table.mouth.tries, table.states()) == ([], ["ambiguous"])
+    await table.close()
+
+
+async def test_tries_that_never_left_do_not_count_as_unknown_ones() -> None:
+    table = Table()
+    (row,) = await table.store.post("bot", [Outbound(key="k", chat="c", text="a")])
+    for _ in range(RESEND_LIMIT + 1):
+        await table.store.sending(row.row)
+        await table.store.postpone(row.row, 0.0, "not sent")
+    await table.store.sending(row.row)
+    table.sender.connected(True)
+    await table.recover()
+    await table.quiet()
+    assert table.states() == ["sent"]
     await table.close()
 
 

@@ -6,10 +6,13 @@ configuration names them.
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from holdfast.adapter import Adapter
 from holdfast.errors import ConfigError
+
+if TYPE_CHECKING:
+    from holdfast.adapter import Adapter
 
 BUILT_IN = {
     "telegram": "holdfast.adapters.telegram:Telegram",
@@ -23,10 +26,15 @@ ENTRY_POINTS = "holdfast.adapters"
 
 def find(platform: str, where: str) -> type[Adapter]:
     """The adapter of a platform. Raises ConfigError naming ``where`` and the known platforms."""
+    # Not above: the command line wants the names alone, and this costs twice what all of it does.
+    from holdfast.adapter import Adapter
+
     if platform in BUILT_IN:
         module, _, name = BUILT_IN[platform].partition(":")
         adapter: object = getattr(import_module(module), name)
     else:
+        from importlib import metadata
+
         others = metadata.entry_points(group=ENTRY_POINTS)
         if platform not in others.names:
             known = ", ".join(sorted({*BUILT_IN, *others.names}))

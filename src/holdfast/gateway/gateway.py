@@ -116,7 +116,6 @@ class Gateway:
         self._pulse_every = pulse
         self._service = service or ServiceManager()
         self._suspend = SuspendDetector()
-        self._slots = asyncio.Semaphore(config.gateway.handlers)
         self._pulse: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._store_trouble = "ok"
@@ -220,8 +219,8 @@ class Gateway:
     async def pause(self, name: str) -> None:
         """Stop the account's connection, also over restarts; its replies wait."""
         desk = self.desk(name)
-        desk.paused = True
         await self.store.remember(name, "paused", b"1")
+        desk.paused = True
         await desk.account.pause()
 
     async def resume(self, name: str) -> None:
@@ -311,7 +310,7 @@ class Gateway:
             self._agent(config, whole),
             self.store,
             limits,
-            self._slots,
+            asyncio.Semaphore(limits.handlers),
             on_owed=sender.put,
             can_type=lambda: account.view().published is Published.CONNECTED,
         )

@@ -95,13 +95,22 @@ class Lanes:
         for lane in self._waiting.values():
             while len(lane) > 1:
                 lane.pop()
-        tasks = list(self._tasks.values())
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=grace)
+        lanes = {task: self._waiting[chat][0] for chat, task in self._tasks.items()}
+        if lanes:
+            _, late = await asyncio.wait(lanes, timeout=grace)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
+            await asyncio.gather(*(self._release(lanes[task]) for task in late))
+
+    async def _release(self, row: Received) -> None:
+        """A handler that was stopped has not failed."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._store.release(row.row)
+        except (StoreError, TimeoutError) as error:
+            log.warning("attempt counted account=%s error=%s", self._account, error)
 
     async def _lane(self, chat: str) -> None:
         lane = self._waiting[chat]

@@ -67,9 +67,6 @@ class SocketSet:
         sock = socket.socket(family=family, type=kind, proto=proto)
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        # asyncio does so only where the protocol number is given; for an address in a URL it is
-        # not, and small frames would wait 40 ms for a delayed acknowledgement.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):  # Linux has all; others some
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

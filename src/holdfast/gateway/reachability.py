@@ -31,6 +31,9 @@ IDLE = 60.0
 """Seconds between two probes while the endpoint answers and the trouble is another: only an
 endpoint seen down can come back."""
 
+SETTLE = 1.0
+"""Seconds of the kernel's news taken as one change: an interface comes up in a dozen messages."""
+
 LIMIT = 3.0
 """Seconds a probe may take; a peer that is alive only in its kernel is not alive."""
 
@@ -110,6 +113,7 @@ class Reachability:
         self._probers: dict[str, Prober] = {}
         self._client: HttpClient | None = None
         self._netlink: socket.socket | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self._on_change: Callable[[], None] = lambda: None
 
     def start(self, on_change: Callable[[], None]) -> None:
@@ -127,6 +131,9 @@ class Reachability:
         for prober in self._probers.values():
             for name in list(prober._waiting):
                 prober.leave(name)
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
         if self._netlink is not None:
             asyncio.get_running_loop().remove_reader(self._netlink)
             self._netlink.close()
@@ -171,6 +178,11 @@ class Reachability:
         with contextlib.suppress(OSError):
             while self._netlink.recv(65_536):
                 pass
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE, self._changed)
+
+    def _changed(self) -> None:
+        self._settling = None
         for prober in self._probers.values():
             prober.hurry()
         self._on_change()

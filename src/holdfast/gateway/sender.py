@@ -154,7 +154,7 @@ class Sender:
         ready_at, binding = loop.time() + row.not_before - self._clock(), True
         # Found in the middle of a try: the process died in it, so it may have arrived.
         maybe = row.state is OutboxState.SENDING and not self._adapter.traits.idempotent
-        unknowns = row.attempts if maybe else 0
+        unknowns = row.attempts if row.maybe_doubled else int(maybe)
         reason = "the process died while sending"
         if maybe and await self._recorded(self._doubtful, row, reason, unknowns):
             return

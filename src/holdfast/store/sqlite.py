@@ -162,6 +162,18 @@ class SqliteStore:
 
         return await self._write(operation)
 
+    async def release(self, row: int) -> None:
+        """The agent was stopped, not failed: the attempt does not count."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.execute(
+                "UPDATE inbox SET state = 'received', attempts = max(0, attempts - 1)"
+                " WHERE id = ? AND state = 'handling'",
+                (row,),
+            )
+
+        await self._write(operation)
+
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
         """The message is answered: mark it done and write the answers in one transaction."""
         packed = [(message, _pack(message)) for message in owed]
