@@ -54,7 +54,7 @@ def make_adapter(kind: type[Adapter], config: Mapping[str, Any], tools: AccountT
 
     plain = {key: value for key, value in config.items() if key != "platform"}
     settings = msgspec.convert(plain, kind.Settings, dec_hook=hook)
-    return kind(settings, tools)  # type: ignore[call-arg]
+    return kind(settings, tools)
 
 
 @contextlib.asynccontextmanager

@@ -6,12 +6,10 @@ import asyncio
 import importlib.util
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from holdfast.lab.play import Demo
 from holdfast.observe.status import AccountStatus
-
-if TYPE_CHECKING:
-    from holdfast.lab.demo import Demo
 
 REFRESH = 0.25
 """Seconds between two pictures."""
