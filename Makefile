@@ -9,7 +9,7 @@ demo: .venv/.demo
 	$(BIN)/holdfast demo
 
 test: .venv/.dev .venv-synapse/.done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -18,6 +18,7 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate_docs.py --check
 	$(BIN)/python tools/check_adapters.py
+	$(BIN)/python tools/draw_picture.py --check
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .

@@ -8,6 +8,7 @@ from pathlib import Path
 
 ADAPTERS = Path(__file__).parent.parent / "src/holdfast/adapters"
 MAX_LINES = 400
+TASKS = {"sleep", "create_task", "ensure_future"}
 
 
 def problems(path: Path) -> list[str]:
@@ -18,8 +19,8 @@ def problems(path: Path) -> list[str]:
         found.append(f"{path.name}: more than {MAX_LINES} lines")
     for node in ast.walk(ast.parse(text)):
         match node:
-            case ast.Attribute(value=ast.Name(id="asyncio"), attr="sleep" | "create_task" | "ensure_future"):
-                what: str | None = f"asyncio.{node.attr}"
+            case ast.Attribute(value=ast.Name(id="asyncio"), attr=name) if name in TASKS:
+                what: str | None = f"asyncio.{name}"
             case ast.While(test=ast.Constant(value=True)):
                 what = "while True"
             case ast.ExceptHandler(type=None | ast.Name(id="Exception" | "BaseException")):

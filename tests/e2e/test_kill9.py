@@ -1,4 +1,4 @@
-"""Rows M7 and P3: `kill -9` at every step of a message's way, and what is true after a restart.
+"""Row P3: `kill -9` at every step of a message's way, and what is true after a restart.
 
 Each message is said while the gateway is down, so that the first thing the doomed process receives
 is that message, and the named point is reached by it and by nothing else.
@@ -15,8 +15,7 @@ import pytest
 from holdfast.killpoints import Point
 from holdfast.lab.simulator import Simulator
 from tests.e2e.process import LIMIT, PLATFORMS, Home, answers
-from tests.e2e.scene import scene
-from tests.e2e.scene import warm_up as scene_warm_up
+from tests.e2e.scene import scene, warm_up
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -37,7 +36,7 @@ async def dies_and_answers(platform: str, directory: Path, point: Point) -> tupl
     home = Home(directory)
     async with PLATFORMS[platform]() as simulator:
         home.write(simulator.account())
-        await warm_up(home, simulator)
+        await first_life(home, simulator)
         simulator.say("are you there?")
         async with home.running(kill_at=point) as gateway:
             assert await gateway.ended() == -signal.SIGKILL, gateway.stderr
@@ -54,7 +53,7 @@ async def dies_and_answers(platform: str, directory: Path, point: Point) -> tupl
     return answers(simulator)["echo: are you there?"], home.marked()
 
 
-async def warm_up(home: Home, simulator: Simulator) -> None:
+async def first_life(home: Home, simulator: Simulator) -> None:
     """A first life: chats are known, a session exists, and a place in the stream is stored."""
     async with home.running() as gateway:
         await gateway.connected()
@@ -103,7 +102,7 @@ async def test_kill9_in_the_middle_of_a_send(platform: str, arrives: bool, tmp_p
     """The platform has the answer and its confirmation is lost, or it never got the answer."""
     async with scene(tmp_path, platform, agent="python:slow:waiting") as play:
         (tmp_path / "go").touch()
-        await scene_warm_up(play, "answer")
+        await warm_up(play, "answer")
         (tmp_path / "go").unlink()
         (tmp_path / "begun").unlink()
         async with play.home.running() as gateway:

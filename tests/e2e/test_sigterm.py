@@ -48,7 +48,7 @@ async def test_sigterm_while_live(platform: str, tmp_path: Path) -> None:
 
 @on_every_platform
 async def test_sigterm_in_a_long_back_off(platform: str, tmp_path: Path) -> None:
-    """What is left of the wait does not hold up the next life, once the platform answers."""
+    """Our own wait ends with the process; only one that a server asked for outlives it."""
     async with scene(tmp_path, platform) as play:
         await warm_up(play)
         patience = {"backoff_first": 300.0, "backoff_cap": 300.0, "backoff_slow_cap": 300.0}

@@ -277,9 +277,11 @@ class Connection:
     async def deliver(self, *messages: Inbound) -> None:
         """See `holdfast.adapter.Link.deliver`."""
         self._still_ours()
-        killpoints.reach("after-receive")
+        if messages:
+            killpoints.reach("after-receive")
         await self._host.accept(messages, dict(self.cursor))
-        killpoints.reach("after-persist")
+        if messages:
+            killpoints.reach("after-persist")
 
     async def commit(self) -> None:
         """See `holdfast.adapter.Link.commit`."""

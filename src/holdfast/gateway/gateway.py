@@ -131,6 +131,7 @@ class Gateway:
         """
         desks = [self._build(account) for account in self.config.accounts.values()]
         self._check_identities(desks)
+        self.desks.update({desk.config.name: desk for desk in desks})
         self._reachability.start(self._network_changed)
         self._status.start()
         self.watchdog.start()

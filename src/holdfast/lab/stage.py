@@ -36,7 +36,7 @@ class Fault:
 
     @property
     def detection(self) -> float | None:
-        """Seconds until the status said otherwise than connected."""
+        """Seconds until the status said otherwise than connected; None if it healed before."""
         return None if self.noticed is None else self.noticed - self.began
 
     @property
@@ -179,7 +179,7 @@ class Stage:
             self._deaf_since = now
         open_faults = [fault for fault in self.faults if fault.recovered is None]
         for fault in open_faults:
-            if state != "connected" and fault.noticed is None:
+            if state != "connected" and fault.noticed is None and fault.healed is None:
                 fault.noticed = now
             if fault.healed is not None and state == "connected" and not deaf:
                 fault.recovered = now
