@@ -5,8 +5,9 @@ BIN = .venv/bin
 
 .PHONY: demo test test-all lint format types arrows bench planted docs clean
 
+# A minute of it; `.venv/bin/holdfast demo` goes on until Ctrl-C.
 demo: .venv/.demo
-	$(BIN)/holdfast demo
+	$(BIN)/holdfast demo --seconds 60
 
 test: .venv/.dev .venv-synapse/.done
 	$(BIN)/python -m pytest -n 2 --dist worksteal
