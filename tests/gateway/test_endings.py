@@ -100,6 +100,32 @@ async def test_an_unknown_error_is_logged_once_with_its_traceback(
     assert "boom" in str(found[0].exc_info[1])
 
 
+async def test_the_same_unknown_error_for_hours_fills_no_disk(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Parrot):
+        async def run(self, link: Link) -> None:
+            raise RuntimeError("boom")
+
+    async with running(Broken, CONFIG) as bot:
+        await asyncio.sleep(3_600)
+        assert bot.account.unknown_errors >= 10
+    assert len([r for r in caplog.records if r.exc_info]) == 1
+    assert len(caplog.records) <= 20
+
+
+async def test_a_flood_of_bad_frames_is_counted_and_fills_no_disk(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running(Parrot, CONFIG) as bot:
+        for number in range(1_000):
+            bot.account.skipped("not JSON", b"\0" * number)
+        assert bot.account.skipped_frames == 1_000
+    told = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
+    assert 3 <= len(told) <= 20
+    assert max(map(len, told)) < 1_200
+
+
 async def test_a_known_end_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async with running(ending(None), CONFIG) as bot:
         await bot.account.until(lambda v: v.state is State.LIVE and v.generation == 2)

@@ -55,6 +55,9 @@ REMEMBER_EVERY = 60.0
 """Seconds between two notes of the last proof of life: how much too long a gap may be said to be
 after a crash."""
 
+TRACEBACKS = 20
+"""Distinct unclassified errors whose traceback is told; a loop of them must not fill the disk."""
+
 SAMPLE = 200
 """Bytes kept of a message that could not be understood."""
 
@@ -100,6 +103,8 @@ class Account:
         self.received = 0
         """Messages taken in by this process; duplicates are not counted."""
         self.skipped_frames = 0
+        self.unknown_errors = 0
+        """Connections ended by an error that no adapter and no default has classified."""
         self.last_inbound: float | None = None
         """Unix seconds."""
         self.last_gap: Gap | None = None
@@ -110,13 +115,13 @@ class Account:
         self._proof_before: float | None = None
         """Unix seconds of the last proof of life on the last connection that was ready."""
         self._was_ready = False
-        self._was_ready = False
         self._wanted = False
         self._remembered_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._intakes: set[asyncio.Task[None]] = set()
+        self._tracebacks: set[str] = set()
 
     # -- what people want ---------------------------------------------------------------------
 
@@ -264,7 +269,6 @@ class Account:
         if self.supervisor.state is not State.CONNECTING:
             return
         self._was_ready = True
-        self._was_ready = True
         replayed = continuity is not Continuity.FRESH or self.adapter.traits.replays
         if not replayed and self._proof_before is not None:
             self.missed("a fresh login: the platform does not replay what was missed", None)
@@ -284,7 +288,22 @@ class Account:
     def skipped(self, what: str, raw: bytes | str) -> None:
         """One message could not be understood: count it and keep a sample in the log."""
         self.skipped_frames += 1
-        log.warning("skipped account=%s what=%r sample=%r", self.name, what, raw[:SAMPLE])
+        if self.skipped_frames <= 3 or self.skipped_frames % 100 == 0:
+            log.warning(
+                "skipped account=%s what=%r sample=%r so_far=%d",
+                self.name,
+                what,
+                raw[:SAMPLE],
+                self.skipped_frames,
+            )
+
+    def unclassified(self, error: BaseException | None) -> None:
+        """An error nobody has classified: counted, and told with its traceback once."""
+        self.unknown_errors += 1
+        told = f"{type(error).__name__}: {error}"
+        if told not in self._tracebacks and len(self._tracebacks) < TRACEBACKS:
+            self._tracebacks.add(told)
+            log.error("unclassified error account=%s", self.name, exc_info=error)
 
     def _last_proof(self) -> float | None:
         """Unix seconds of the last proof of a working login, on this connection or before it.

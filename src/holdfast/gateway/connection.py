@@ -72,6 +72,9 @@ class Host(Protocol):
     def skipped(self, what: str, raw: bytes | str) -> None:
         """One message could not be understood."""
 
+    def unclassified(self, error: BaseException | None) -> None:
+        """An error nobody has classified."""
+
 
 class Connection:
     """One generation of an account's connection; implements `holdfast.adapter.Link`."""
@@ -165,12 +168,7 @@ class Connection:
             return Cause(Kind.LOST, "returned", "the connection's task came to its end")
         cause = classified(self._host.adapter, error)
         if cause.kind is Kind.UNKNOWN:
-            log.error(
-                "unclassified error account=%s generation=%d",
-                self._host.name,
-                self.generation,
-                exc_info=error,
-            )
+            self._host.unclassified(error)
         return cause
 
     async def _run(self) -> None:
