@@ -1,4 +1,7 @@
-"""An adapter says what happened and nothing else: no sleeping, retrying, catching all, logging."""
+"""An adapter says what happened and nothing else: no sleeping, retrying, catching all, logging.
+
+Nor does it know another one: files share a platform's first word or do not import each other.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,17 @@ def problems(path: Path) -> list[str]:
     found = []
     if text.count("\n") > MAX_LINES:
         found.append(f"{path.name}: more than {MAX_LINES} lines")
+    own = path.stem.split("_")[0]
     for node in ast.walk(ast.parse(text)):
         match node:
+            case ast.ImportFrom(module="holdfast.adapters", names=names) if path.stem != "__init__":
+                foreign = [n.name for n in names if n.name.split("_")[0] != own]
+                what: str | None = f"import of {foreign}" if foreign else None
+            case ast.ImportFrom(module=str(module)) if module.startswith("holdfast.adapters."):
+                other = module.split(".")[2].split("_")[0]
+                what = f"import of {module}" if other != own else None
             case ast.Attribute(value=ast.Name(id="asyncio"), attr=name) if name in TASKS:
-                what: str | None = f"asyncio.{name}"
+                what = f"asyncio.{name}"
             case ast.While(test=ast.Constant(value=True)):
                 what = "while True"
             case ast.ExceptHandler(type=None | ast.Name(id="Exception" | "BaseException")):

@@ -1,7 +1,7 @@
-"""Writes the generated parts of ``docs/supervision.md``; ``--check`` fails if they are stale.
+"""Writes the generated blocks of the pages under ``docs/``; ``--check`` fails if any is stale.
 
-A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``; everything
-outside is written by hand and left alone.
+A block stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``, each on a line of its own.
+Everything outside is written by hand and left alone. Every block stands in exactly one place.
 
     python tools/generate_docs.py [--check]
 """
@@ -13,23 +13,39 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from holdfast.adapters import BUILT_IN, find
+from holdfast.cli import parser
+from holdfast.cli.exits import Exit
+from holdfast.config import AccountKeys, GatewaySettings
+from holdfast.observe.status import AccountStatus, CauseStatus, ProofStatus, Status
 from holdfast.supervision import PRESETS, RULES, Kind, Policy, Published, State
 from holdfast.supervision.states import ACTS, diagram
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "supervision.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+MARKER = re.compile(r"^<!-- (?:generated: (?P<name>[\w-]+)|end\b.*) -->$", re.MULTILINE)
+
+BLOCK = re.compile(r"^<!-- generated: ([\w-]+) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
 
-class StaleDocs(Exception):
-    """The page and the code disagree, or a marker is missing; the message says where."""
+class MarkerError(Exception):
+    """The markers of the pages are not those of the blocks; the message says which and where."""
+
+
+# -- what the source says -------------------------------------------------------------------------
 
 
 def attribute_docs(owner: type) -> dict[str, str]:
-    """The string below each attribute of a class body, as one line."""
+    """The string below each attribute of a class body, as one line; empty where there is none."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
     assert isinstance(body, ast.ClassDef)
     found: dict[str, str] = {}
@@ -45,12 +61,13 @@ def attribute_docs(owner: type) -> dict[str, str]:
     return found
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+def table(head: str, rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; the head is written out, the cells of the rows are escaped."""
+    cells = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in cells)])
+
+
+# -- the blocks of supervision.md -----------------------------------------------------------------
 
 
 def number(value: Any) -> str:
@@ -62,75 +79,189 @@ def number(value: Any) -> str:
 
 def states() -> str:
     """The diagram, and who must act in each state."""
-    acting = table(("state", "who acts"), ((f"`{s.name}`", ACTS[s]) for s in State))
+    head = "| state | who acts |\n| --- | --- |"
+    acting = table(head, ((f"`{state.name}`", ACTS[state]) for state in State))
     return f"```mermaid\n{diagram()}```\n\n{acting}"
+
+
+def published() -> str:
+    """The published names."""
+    return "\n".join(f"- `{name.value}`" for name in Published)
 
 
 def remedies() -> str:
     """The table from causes to remedies."""
     about = attribute_docs(Kind)
+    head = (
+        "| cause | what it means | remedy | who acts | hint |\n"
+        "| --- | --- | --- | --- | --- |"
+    )  # fmt: skip
     rows = (
         (f"`{kind.value}`", about[kind.name], rule.remedy.value, rule.who.value, rule.hint)
         for kind, rule in RULES.items()
     )
-    return table(("cause", "what it means", "remedy", "who acts", "hint"), rows)
-
-
-def published() -> str:
-    """The published names."""
-    return "".join(f"- `{name.value}`\n" for name in Published)
+    return table(head, rows)
 
 
 def policy() -> str:
     """Every number with its default."""
     about = attribute_docs(Policy)
-    rows = ((f"`{f.name}`", number(f.default), about[f.name]) for f in fields(Policy))
-    return table(("setting", "default", "meaning"), rows)
+    head = "| setting | default | meaning |\n| --- | --- | --- |"
+    rows = ((f"`{field.name}`", number(field.default), about[field.name]) for field in fields(Policy))
+    return table(head, rows)
 
 
 def presets() -> str:
     """What differs from the defaults, by platform."""
+    head = "| platform | differs in |\n| --- | --- |"
     rows = (
         (f"`{name}`", ", ".join(f"`{key}` {number(value)}" for key, value in numbers.items()))
         for name, numbers in PRESETS.items()
     )
-    return table(("platform", "differs in"), rows)
+    return table(head, rows)
 
 
-BLOCKS: dict[str, Callable[[], str]] = {
+# -- the blocks of configuration.md ---------------------------------------------------------------
+
+
+def settings(kind: type[msgspec.Struct]) -> str:
+    """The keys of a table of the configuration."""
+    about = attribute_docs(kind)
+    rows = (
+        (f"`{info.name}`", default(info), about[info.name]) for info in msgspec.structs.fields(kind)
+    )
+    return table("| Key | Default | Meaning |\n|---|---|---|", rows)
+
+
+def default(info: msgspec.structs.FieldInfo) -> str:
+    """A default as it would be written in TOML, or why there is none."""
+    if info.required:
+        return "required"
+    factory = info.default_factory
+    value = info.default if factory is msgspec.NODEFAULT else factory()
+    return "unset" if value is None else f"`{msgspec.json.encode(value).decode()}`"
+
+
+def platform_numbers() -> str:
+    """What the platforms that can be configured change, as it would be written in TOML."""
+    rows = []
+    for platform in BUILT_IN:
+        changed = {k: v for k, v in PRESETS.get(platform, {}).items() if k != "label"}
+        text = ", ".join(f"`{key} = {value}`" for key, value in changed.items())
+        rows.append((platform, text or "none"))
+    return table("| Platform | Numbers that differ |\n|---|---|", rows)
+
+
+# -- the blocks of cli.md -------------------------------------------------------------------------
+
+
+def exits() -> str:
+    """The exit codes."""
+    about = attribute_docs(Exit)
+    rows = ((f"{exit.value}", about[exit.name]) for exit in Exit)
+    return table("| Code | Meaning |\n|---|---|", rows)
+
+
+def commands() -> str:
+    """Every command with its arguments."""
+    return parser.reference().rstrip()
+
+
+def causes() -> str:
+    """The cause kinds, without the hints that the commands print themselves."""
+    about = attribute_docs(Kind)
+    rows = (
+        (f"`{kind.value}`", about[kind.name], rule.remedy.value, rule.who.value)
+        for kind, rule in RULES.items()
+    )
+    return table("| Kind | Meaning | What Holdfast does | Who acts |\n|---|---|---|---|", rows)
+
+
+def members(kind: type) -> str:
+    """The fields of a published document."""
+    rows = ((f"`{name}`", text) for name, text in attribute_docs(kind).items())
+    return table("| Field | Meaning |\n|---|---|", rows)
+
+
+BLOCKS: Mapping[str, Callable[[], str]] = {
     "states": states,
-    "remedies": remedies,
     "published": published,
+    "remedies": remedies,
     "policy": policy,
     "presets": presets,
+    "gateway": partial(settings, GatewaySettings),
+    "account": partial(settings, AccountKeys),
+    **{f"platform-{name}": partial(settings, find(name, "").Settings) for name in BUILT_IN},
+    "platform-numbers": platform_numbers,
+    "exits": exits,
+    "commands": commands,
+    "causes": causes,
+    "status": partial(members, Status),
+    "account-status": partial(members, AccountStatus),
+    "cause-status": partial(members, CauseStatus),
+    "proof-status": partial(members, ProofStatus),
 }
 
 
-def render(page: str) -> str:
-    """The page with all generated parts as the code has them now. Raises StaleDocs."""
-    for name, block in BLOCKS.items():
-        begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
-        part = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        text = f"{begin}\n{block()}\n{end}"
-        page, count = part.subn(text.replace("\\", r"\\"), page)
-        if count != 1:
-            raise StaleDocs(f"the part {name!r} must be in the page once, it is {count} times")
-    return page
+# -- the pages ------------------------------------------------------------------------------------
 
 
-def main(arguments: list[str]) -> int:
-    """Write or check; the exit code."""
-    old = PAGE.read_text(encoding="utf-8")
+def read(docs: Path) -> dict[Path, str]:
+    """All pages of a folder, in order."""
+    return {path: path.read_text(encoding="utf-8") for path in sorted(docs.rglob("*.md"))}
+
+
+def block_names(page: str) -> list[str]:
+    """The blocks of a page in order. Raises MarkerError unless each begin has its own end."""
+    markers = list(MARKER.finditer(page))
+    begins, ends = markers[::2], markers[1::2]
+    if (
+        len(begins) != len(ends)
+        or any(begin["name"] is None for begin in begins)
+        or any(end[0] != "<!-- end -->" for end in ends)
+    ):
+        raise MarkerError("every `<!-- generated: NAME -->` needs its own `<!-- end -->`")
+    return [begin["name"] for begin in begins]
+
+
+def renewed(pages: Mapping[Path, str]) -> dict[Path, str]:
+    """The pages with all blocks as the code has them now.
+
+    Raises MarkerError if a marker has no partner, or a block does not stand in exactly one place.
+    """
+    places: Counter[str] = Counter()
+    for path, page in pages.items():
+        try:
+            places.update(block_names(page))
+        except MarkerError as error:
+            raise MarkerError(f"{path.name}: {error}") from None
+    for name in sorted(places.keys() | BLOCKS.keys()):
+        if name not in BLOCKS:
+            raise MarkerError(f"there is no block {name!r}")
+        if places[name] != 1:
+            raise MarkerError(f"block {name!r} must stand in one place, not in {places[name]}")
+    return {path: BLOCK.sub(_block, page) for path, page in pages.items()}
+
+
+def _block(found: re.Match[str]) -> str:
+    return f"<!-- generated: {found[1]} -->\n\n{BLOCKS[found[1]]()}\n\n<!-- end -->"
+
+
+def main(arguments: list[str], docs: Path = DOCS) -> int:
+    """Write or check; the exit code. Nothing is written if a marker is wrong."""
+    old = read(docs)
     try:
-        new = render(old)
-    except StaleDocs as error:
-        print(f"{PAGE.name}: {error}")
+        new = renewed(old)
+    except MarkerError as error:
+        print(error)
         return 1
-    if "--check" not in arguments:
-        PAGE.write_text(new, encoding="utf-8")
-    elif new != old:
-        print(f"{PAGE.name} is stale: run python tools/generate_docs.py")
-        return 1
+    stale = [path for path in old if old[path] != new[path]]
+    if "--check" in arguments:
+        for path in stale:
+            print(f"docs/{path.relative_to(docs).as_posix()} is stale: run `make docs`")
+        return bool(stale)
+    for path in stale:
+        path.write_text(new[path], encoding="utf-8")
     return 0
 
 
