@@ -10,29 +10,23 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 
 from holdfast import killpoints
 from holdfast.adapter import Adapter, Traits
 from holdfast.agents import Agent, Turn
 from holdfast.errors import StoreError
 from holdfast.gateway.classify import not_cancelled
+from holdfast.gateway.stored import stored
 from holdfast.messages import Attachment, Inbound, Outbound, Reply
 from holdfast.splitting import split
 from holdfast.store.protocol import Owed, Received, Store
 
 log = logging.getLogger("holdfast.lanes")
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 RETRY_FIRST = 1.0
 """Seconds before a failed handler is tried again; doubles."""
-
-STORE_RETRY = 2.0
-"""Seconds before the journal is asked again when it could not be written."""
 
 TYPING_AFTER = 0.5
 """Seconds a handler may take before the chat is shown that an answer is being written."""
@@ -130,7 +124,7 @@ class Lanes:
                 async with self._slots:
                     if self._stopping:
                         return  # an attempt begun now would only be counted
-                    attempt = await self._stored(self._store.begin, row.row)
+                    attempt = await stored(self._account, self._store.begin, row.row)
                     if attempt > self._limits.attempts:
                         # Every earlier attempt failed, or took the whole process down with it.
                         await self._bury(row, f"given up after {attempt - 1} attempts")
@@ -144,7 +138,7 @@ class Lanes:
             else:
                 owed = compose(self._account, row.message, answers, self._adapter.traits)
                 # The agent has answered: only the writing is repeated, never the asking.
-                self._on_owed(await self._stored(self._store.finish, row.row, owed))
+                self._on_owed(await stored(self._account, self._store.finish, row.row, owed))
                 return
 
     async def _ask(self, message: Inbound, attempt: int) -> list[Reply]:
@@ -174,17 +168,8 @@ class Lanes:
             return f"no answer within {self._limits.timeout:g} s"
         return f"{type(error).__name__}: {error}"
 
-    async def _stored(self, write: Callable[P, Awaitable[T]], *args: P.args, **kw: P.kwargs) -> T:
-        """Write to the journal, for as long as that takes."""
-        while True:
-            try:
-                return await write(*args, **kw)
-            except StoreError as error:
-                log.error("journal account=%s error=%s", self._account, error)
-                await asyncio.sleep(STORE_RETRY)
-
     async def _bury(self, row: Received, reason: str) -> None:
-        await self._stored(self._store.bury, row.row, reason)
+        await stored(self._account, self._store.bury, row.row, reason)
         self.failed += 1
         log.error(
             "dead letter account=%s message=%s reason=%s", self._account, row.message.id, reason

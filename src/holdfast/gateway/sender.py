@@ -25,8 +25,8 @@ from holdfast.adapter import (
     Rate,
     SendFailed,
 )
-from holdfast.errors import StoreError
 from holdfast.gateway.classify import classified, not_cancelled
+from holdfast.gateway.stored import stored
 from holdfast.messages import Receipt
 from holdfast.store.protocol import OutboxState, Owed, Store
 from holdfast.supervision import Cause
@@ -39,9 +39,6 @@ SEND_LIMIT = 60.0
 
 RESEND_LIMIT = 3
 """Tries of unknown fate after which even the policy `resend` asks a person."""
-
-STORE_RETRY = 2.0
-"""Seconds before the journal is asked again when it could not be written."""
 
 
 class Bucket:
@@ -156,7 +153,7 @@ class Sender:
         maybe = row.state is OutboxState.SENDING and not self._adapter.traits.idempotent
         unknowns = row.attempts if row.maybe_doubled else int(maybe)
         reason = "the process died while sending"
-        if maybe and await self._recorded(self._doubtful, row, reason, unknowns):
+        if maybe and await stored(self._account, self._doubtful, row, reason, unknowns):
             return
         while not self._stopping:
             await self._turn(row.message.chat, ready_at, binding)
@@ -164,10 +161,6 @@ class Sender:
                 return
             try:
                 receipt = await self._try(row)
-            except StoreError as error:
-                log.error("journal account=%s error=%s", self._account, error)
-                await asyncio.sleep(STORE_RETRY)
-                continue
             except Exception as error:
                 failures += 1
                 unknowns += _outcome(error) is Outcome.UNKNOWN
@@ -175,15 +168,15 @@ class Sender:
                 delay = self._delay(cause, failures)
                 ready_at, binding = loop.time() + delay, cause.retry_after is not None
                 not_before = self._clock() + delay
-                if await self._recorded(self._failed, row, error, unknowns, not_before):
+                if await stored(self._account, self._failed, row, error, unknowns, not_before):
                     return
                 continue
-            await self._recorded(self._accepted, row, receipt)
+            await stored(self._account, self._accepted, row, receipt)
             return
 
     async def _try(self, row: Owed) -> Receipt:
         if not self._adapter.traits.idempotent:
-            await self._store.sending(row.row)
+            await stored(self._account, self._store.sending, row.row)
         killpoints.reach("before-send")
         async with asyncio.timeout(SEND_LIMIT):
             receipt = await not_cancelled(self._adapter.send(row.message))
@@ -211,15 +204,6 @@ class Sender:
             delay = max(delay, self._buckets.setdefault(chat, Bucket(rate)).take(now))
         if delay > 0:
             await asyncio.sleep(delay)
-
-    async def _recorded(self, write: Callable[..., object], *arguments: object) -> bool:
-        """Write an outcome to the journal, for as long as that takes; its verdict comes back."""
-        while True:
-            try:
-                return bool(await write(*arguments))  # type: ignore[misc]
-            except StoreError as error:
-                log.error("journal account=%s error=%s", self._account, error)
-                await asyncio.sleep(STORE_RETRY)
 
     async def _accepted(self, row: Owed, receipt: Receipt) -> bool:
         await self._store.sent(row.row, receipt)
