@@ -92,10 +92,7 @@ def published() -> str:
 def remedies() -> str:
     """The table from causes to remedies."""
     about = attribute_docs(Kind)
-    head = (
-        "| cause | what it means | remedy | who acts | hint |\n"
-        "| --- | --- | --- | --- | --- |"
-    )  # fmt: skip
+    head = "| cause | what it means | remedy | who acts | hint |\n| --- | --- | --- | --- | --- |"
     rows = (
         (f"`{kind.value}`", about[kind.name], rule.remedy.value, rule.who.value, rule.hint)
         for kind, rule in RULES.items()
@@ -107,7 +104,9 @@ def policy() -> str:
     """Every number with its default."""
     about = attribute_docs(Policy)
     head = "| setting | default | meaning |\n| --- | --- | --- |"
-    rows = ((f"`{field.name}`", number(field.default), about[field.name]) for field in fields(Policy))
+    rows = (
+        (f"`{field.name}`", number(field.default), about[field.name]) for field in fields(Policy)
+    )
     return table(head, rows)
 
 
@@ -142,7 +141,7 @@ def default(info: msgspec.structs.FieldInfo) -> str:
     return "unset" if value is None else f"`{msgspec.json.encode(value).decode()}`"
 
 
-def platform_numbers() -> str:
+def configurable_presets() -> str:
     """What the platforms that can be configured change, as it would be written in TOML."""
     rows = []
     for platform in BUILT_IN:
@@ -192,7 +191,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "gateway": partial(settings, GatewaySettings),
     "account": partial(settings, AccountKeys),
     **{f"platform-{name}": partial(settings, find(name, "").Settings) for name in BUILT_IN},
-    "platform-numbers": platform_numbers,
+    "configurable-presets": configurable_presets,
     "exits": exits,
     "commands": commands,
     "causes": causes,

@@ -1,7 +1,7 @@
-"""One account: its supervisor, timer, connection and adapter. Carries out, decides nothing.
+"""One account of the gateway: a shell around its adapter's connections, with the journal beside it.
 
-The supervisor's effects are carried out in order, its deadline is armed as the only timer, and its
-reports are handed on unchanged; status, history, metrics and alerts are all made of them.
+Messages go in through `accept` and nowhere else; what must survive a restart is remembered; what a
+fresh login missed is reported as a gap.
 """
 
 from __future__ import annotations
@@ -22,29 +22,10 @@ from holdfast.errors import StoreError
 from holdfast.gateway.connection import Connection
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.net import HttpClient, Net
+from holdfast.gateway.shell import Shell
 from holdfast.messages import Gap, Inbound
 from holdfast.store.protocol import Received, Store
-from holdfast.supervision import (
-    Abandon,
-    Abort,
-    Beat,
-    Close,
-    Effect,
-    Event,
-    Kick,
-    Memory,
-    Open,
-    Policy,
-    Probe,
-    Report,
-    Start,
-    State,
-    Stop,
-    Supervisor,
-    Tick,
-    View,
-    Woke,
-)
+from holdfast.supervision import Memory, Open, Policy, Report, Start, State
 
 log = logging.getLogger("holdfast.account")
 
@@ -80,8 +61,8 @@ class _Remembered(msgspec.Struct, frozen=True):
     proof_at: float | None
 
 
-class Account:
-    """A supervised account. All methods must be called on the loop's thread."""
+class Account(Shell):
+    """A supervised account of the gateway. All methods must be called on the loop's thread."""
 
     def __init__(
         self,
@@ -98,8 +79,8 @@ class Account:
         rand: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.name, self.adapter, self.hooks = name, adapter, hooks
-        self.supervisor = Supervisor(policy, rand)
+        super().__init__(name, policy, rand)
+        self.adapter, self.hooks = adapter, hooks
         self.received = 0
         """Messages taken in by this process; duplicates are not counted."""
         self.skipped_frames = 0
@@ -111,14 +92,11 @@ class Account:
         self._store, self._net, self._send_client = store, net, send_client
         self._on_report, self._on_received = on_report, on_received
         self._clock = clock
-        self._connection: Connection | None = None
         self._proof_before: float | None = None
         """Unix seconds of the last proof of life on the last connection that was ready."""
         self._was_ready = False
         self._wanted = False
         self._remembered_at = float("-inf")
-        self._timer: asyncio.TimerHandle | None = None
-        self._changed = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._intakes: set[asyncio.Task[None]] = set()
         self._tracebacks: set[str] = set()
@@ -140,98 +118,34 @@ class Account:
     async def pause(self) -> None:
         """Stop the connection, keep the account: its replies wait in the journal."""
         self._wanted = False
-        self.post(Stop())
-        await self.until(lambda view: view.state is State.STOPPED)
+        await super().pause()
 
     def resume(self) -> None:
         """Undo `pause`."""
         self._wanted = True
-        self.post(Start())
-
-    def kick(self, *, operator: bool = False) -> None:
-        """Try now; see `supervision.Kick`."""
-        self.post(Kick(operator))
-
-    def woke(self, slept: float) -> None:
-        """The machine was suspended for so many seconds."""
-        self.post(Woke(slept))
-
-    def view(self) -> View:
-        """A reading of the supervision, now."""
-        return self.supervisor.view(asyncio.get_running_loop().time())
-
-    async def until(self, condition: Callable[[View], bool]) -> View:
-        """Wait until a reading satisfies the condition. Cancelling is safe."""
-        while not condition(view := self.view()):
-            self._changed.clear()
-            await self._changed.wait()
-        return view
+        super().resume()
 
     def wall(self, moment: float) -> float:
         """Unix seconds of a moment on the loop's clock."""
         return self._clock() - (asyncio.get_running_loop().time() - moment)
 
-    # -- the loop around the core -------------------------------------------------------------
+    # -- what the shell asks ------------------------------------------------------------------
 
-    def post(self, event: Event) -> None:
-        """Hand an event to the supervisor and carry out what it wants."""
-        for effect in self.supervisor.handle(event, asyncio.get_running_loop().time()):
-            self._do(effect)
-        self._arm()
+    def _begin(self, effect: Open) -> Connection:
+        self._proof_before, self._was_ready = self._last_proof(), False
+        connection = Connection(self, effect.generation, resume=effect.resume)
+        if effect.verify:
+            connection.verify()
+        else:
+            connection.open()
+        return connection
 
-    def _do(self, effect: Effect) -> None:
-        connection = self._connection
-        match effect:
-            case Open():
-                self._open(effect)
-            case Report():
-                self._changed.set()
-                self._tell(effect)
-            case _ if connection is None:
-                pass
-            case Probe():
-                connection.probe()
-            case Beat():
-                connection.beat()
-            case Close():
-                connection.close()
-            case Abort():
-                connection.abort()
-            case Abandon():
-                connection.abandon()
-
-    def _tell(self, report: Report) -> None:
-        try:
-            self._on_report(self, report)
-        except Exception:
-            # Whoever listens may fail; the effects after this one are still to be carried out.
-            log.exception("report not taken account=%s trigger=%r", self.name, report.trigger)
+    def _told(self, report: Report) -> None:
         if report.view.state in (State.LIVE, State.BACKOFF, State.BLOCKED):
             self._spawn(self._remember(), "remember")
+        self._on_report(self, report)
 
-    def _open(self, effect: Open) -> None:
-        self._proof_before, self._was_ready = self._last_proof(), False
-        self._connection = Connection(self, effect.generation, resume=effect.resume)
-        if effect.verify:
-            self._connection.verify()
-        else:
-            self._connection.open()
-
-    def _arm(self) -> None:
-        deadline = self.supervisor.next_deadline()
-        if self._timer is not None:
-            # A later deadline needs no new timer: an early tick is harmless and arms the next.
-            if deadline is not None and self._timer.when() <= deadline:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if deadline is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(max(deadline, loop.time()), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self.post(Tick())
+    def _ticked(self) -> None:
         if self._was_ready and self._clock() - self._remembered_at >= REMEMBER_EVERY:
             self._spawn(self._remember(), "remember")
 

@@ -1,0 +1,155 @@
+"""The asyncio loop around a supervisor: one timer, effects carried out in order, nothing decided.
+
+An account of the gateway and a supervised SDK are the same shell around different attempts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+from holdfast.supervision import (
+    Abandon,
+    Abort,
+    Beat,
+    Close,
+    Effect,
+    Event,
+    Kick,
+    Open,
+    Policy,
+    Probe,
+    Report,
+    Start,
+    State,
+    Stop,
+    Supervisor,
+    Tick,
+    View,
+    Woke,
+)
+
+log = logging.getLogger("holdfast.account")
+
+
+class Attempt(Protocol):
+    """One connection, as its shell drives it. What it says comes back through `Shell.post`."""
+
+    def beat(self) -> None:
+        """Send a heartbeat."""
+
+    def probe(self) -> None:
+        """Ask the peer for proof."""
+
+    def close(self) -> None:
+        """End politely."""
+
+    def abort(self) -> None:
+        """End now."""
+
+    def abandon(self) -> None:
+        """It ignores even that: forget it."""
+
+
+class Shell(ABC):
+    """A supervisor with a clock and a loop. All methods must be called on the loop's thread."""
+
+    def __init__(self, name: str, policy: Policy, rand: Callable[[], float]) -> None:
+        self.name = name
+        self.supervisor = Supervisor(policy, rand)
+        self._attempt: Attempt | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    @abstractmethod
+    def _begin(self, effect: Open) -> Attempt:
+        """Start an attempt (only a check of the credentials where the effect says so)."""
+
+    @abstractmethod
+    def _told(self, report: Report) -> None:
+        """The supervisor reports; may raise."""
+
+    def _ticked(self) -> None:  # noqa: B027  most shells have nothing to do
+        """The timer fired and the supervisor has seen it."""
+
+    async def pause(self) -> None:
+        """End the connection; `resume` begins again. Returns within 5 s, from any state."""
+        self.post(Stop())
+        await self.until(lambda view: view.state is State.STOPPED)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self.post(Start())
+
+    def kick(self, *, operator: bool = False) -> None:
+        """Try now; see `supervision.Kick`."""
+        self.post(Kick(operator))
+
+    def woke(self, slept: float) -> None:
+        """The machine was suspended for so many seconds."""
+        self.post(Woke(slept))
+
+    def view(self) -> View:
+        """A reading of the supervision, now."""
+        return self.supervisor.view(asyncio.get_running_loop().time())
+
+    async def until(self, condition: Callable[[View], bool]) -> View:
+        """Wait until a reading satisfies the condition. Cancelling is safe."""
+        while not condition(view := self.view()):
+            self._changed.clear()
+            await self._changed.wait()
+        return view
+
+    def post(self, event: Event) -> None:
+        """Hand an event to the supervisor and carry out what it wants."""
+        for effect in self.supervisor.handle(event, asyncio.get_running_loop().time()):
+            self._do(effect)
+        self._arm()
+
+    def _do(self, effect: Effect) -> None:
+        attempt = self._attempt
+        match effect:
+            case Open():
+                self._attempt = self._begin(effect)
+            case Report():
+                self._changed.set()
+                self._tell(effect)
+            case _ if attempt is None:
+                pass
+            case Probe():
+                attempt.probe()
+            case Beat():
+                attempt.beat()
+            case Close():
+                attempt.close()
+            case Abort():
+                attempt.abort()
+            case Abandon():
+                attempt.abandon()
+
+    def _tell(self, report: Report) -> None:
+        try:
+            self._told(report)
+        except Exception:
+            # Whoever listens may fail; the effects after this one are still to be carried out.
+            log.exception("report not taken account=%s trigger=%r", self.name, report.trigger)
+
+    def _arm(self) -> None:
+        deadline = self.supervisor.next_deadline()
+        if self._timer is not None:
+            # A later deadline needs no new timer: an early tick is harmless and arms the next.
+            if deadline is not None and self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(deadline, loop.time()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.post(Tick())
+        self._ticked()
