@@ -45,6 +45,7 @@ PYTHON_EXAMPLES = {
     "docs/agents.md": 3,
     "docs/lab.md": 1,
     "docs/quickstart.md": 1,
+    "docs/sdk.md": 1,  # tests/test_sdk.py
     "docs/status.md": 1,
 }
 """How many each page has; every one of them is run here or where the comment says."""

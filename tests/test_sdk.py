@@ -1,0 +1,323 @@
+"""`supervise`: every way an SDK ends, or does not, in a task, a thread and a process."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.observe.status import FILE_NAME, read
+from holdfast.sdk import Isolation, Life, Supervised, supervise
+from holdfast.supervision import Cause, Kind, Policy, Published, Report, State, View
+
+QUICK = Policy(
+    label="sdk",
+    backoff_first=0.05,
+    backoff_cap=0.1,
+    backoff_slow_cap=0.2,
+    close_timeout=0.3,
+    abort_timeout=0.2,
+)
+"""For tests on the real clock."""
+
+
+async def reach(bot: Supervised, condition: Callable[[View], bool], timeout: float = 30.0) -> View:
+    """Wait for a reading, bounded."""
+    async with asyncio.timeout(timeout):
+        return await bot.until(condition)
+
+
+def is_up(view: View) -> bool:
+    """Whether the SDK has proved its life."""
+    return view.state is State.LIVE
+
+
+class Sdk:
+    """An SDK that behaves as scripted, run by run; the last behaviour is repeated."""
+
+    def __init__(self, *behaviours: str) -> None:
+        self.behaviours = list(behaviours)
+        self.runs = 0
+        self.lives: list[Life] = []
+
+    async def start(self, life: Life) -> None:
+        """The start call."""
+        self.runs += 1
+        self.lives.append(life)
+        behaviour = self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
+        life.ready()
+        match behaviour:
+            case "returns":
+                return
+            case "raises":
+                raise ConnectionResetError(104, "reset")
+            case "is cancelled":
+                raise asyncio.CancelledError
+            case "hangs":
+                await asyncio.Event().wait()
+            case "swallows":
+                await self._swallow()
+            case _:
+                while True:  # lives; cancelled by the test's end
+                    await asyncio.sleep(10)
+                    life.alive()
+
+    async def _swallow(self) -> None:
+        for _ in range(1_000):
+            try:
+                await asyncio.sleep(3_600)
+            except asyncio.CancelledError:
+                continue
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "seconds"),
+    [("returns", "returned", 0), ("raises", "reset", 0), ("is cancelled", "cancelled", 0),
+     ("hangs", "sdk_silent", 60)],
+)  # fmt: skip
+async def test_every_end_is_noticed_and_the_sdk_started_again(
+    behaviour: str, code: str, seconds: float
+) -> None:
+    sdk = Sdk(behaviour, "lives")
+    reports: list[Report] = []
+    async with supervise("sdk", sdk.start, on_report=reports.append) as bot:
+        await reach(bot, lambda v: is_up(v) and v.generation == 2, 90)
+        up = next(r.view.at for r in reports if r.view.published is Published.CONNECTED)
+        lost = next(r.view for r in reports if r.view.published is Published.RETRYING)
+        assert lost.cause is not None
+        assert lost.cause.code == code
+        assert lost.at - up == pytest.approx(seconds, abs=0.5)
+        await asyncio.sleep(3_600)
+        assert bot.view().generation == 2
+        assert sdk.runs == 2
+
+
+async def test_an_sdk_that_swallows_its_cancellation_is_abandoned_and_replaced() -> None:
+    sdk = Sdk("swallows", "lives")
+    async with supervise("sdk", sdk.start) as bot:
+        await reach(bot, lambda v: is_up(v) and v.generation == 2, 90)
+        view = bot.view()
+        assert view.abandoned == 1
+        stale = view.stale_events
+        sdk.lives[0].alive()  # the zombie's word is not taken for the new one's
+        await asyncio.sleep(0)
+        assert bot.view().last_proof == view.last_proof
+        assert bot.view().stale_events == stale
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        for _ in range(1_001):
+            task.cancel()
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("behaviour", ["hangs", "swallows", "lives", "returns"])
+async def test_it_stops_within_five_seconds(behaviour: str) -> None:
+    sdk = Sdk(behaviour)
+    loop = asyncio.get_running_loop()
+    async with supervise("sdk", sdk.start) as bot:
+        await reach(bot, lambda v: sdk.runs > 0)
+        began = loop.time()
+        await bot.stop()
+        assert loop.time() - began < 5
+        assert bot.view().published is Published.STOPPED
+        runs = sdk.runs
+        await asyncio.sleep(600)
+        assert sdk.runs == runs
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        for _ in range(1_001):
+            task.cancel()
+            await asyncio.sleep(0)
+
+
+async def test_an_sdk_without_callbacks_is_proved_by_a_probe() -> None:
+    answers = iter([False, True])
+    probes = 0
+
+    async def start() -> None:
+        await asyncio.Event().wait()
+
+    async def probe() -> bool:
+        nonlocal probes
+        probes += 1
+        return next(answers, probes < 10)
+
+    async with supervise("sdk", start, probe=probe, probe_every=20) as bot:
+        await reach(bot, is_up)
+        assert probes == 2, "not ready before the probe succeeded"
+        view = await reach(bot, lambda v: v.published is Published.RETRYING, 400)
+        assert view.cause is not None
+        assert view.cause.kind is Kind.SILENT
+
+
+async def test_a_verdict_stops_it_loudly_until_somebody_kicks() -> None:
+    sdk = Sdk("raises", "lives")
+
+    def classify(error: BaseException) -> Cause | None:
+        return Cause(Kind.CREDENTIALS, "sdk_bad_token", "the token is refused")
+
+    async with supervise("sdk", sdk.start, classify=classify) as bot:
+        view = await reach(bot, lambda v: v.published is Published.FATAL)
+        assert view.attention
+        bot.kick(operator=True)
+        await reach(bot, is_up)
+
+
+def test_without_any_proof_it_is_not_supervised() -> None:
+    async def start() -> None:
+        """Proves nothing."""
+
+    with pytest.raises(ValueError, match="nothing can prove that 'sdk' lives"):
+        supervise("sdk", start)
+
+
+async def test_the_status_is_a_file_like_the_gateways(tmp_path: Path) -> None:
+    sdk = Sdk("lives")
+    path = tmp_path / FILE_NAME
+    async with supervise("sdk", sdk.start, status_file=path) as bot:
+        await reach(bot, is_up)
+        await asyncio.sleep(1)
+        assert read(path).accounts["sdk"].state == "connected"
+    assert read(path).accounts["sdk"].state == "stopped"
+
+
+# -- threads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_time
+async def test_a_thread_that_returns_and_one_that_is_stopped() -> None:
+    done, runs = threading.Event(), []
+
+    def start(life: Life) -> None:
+        runs.append(threading.current_thread())
+        life.alive()
+        if len(runs) > 1:
+            done.wait(30)
+
+    async with supervise("sdk", start, isolation="thread", stop=done.set, policy=QUICK) as bot:
+        await reach(bot, lambda v: is_up(v) and v.generation == 2)
+        assert bot.view().cause is not None
+        assert runs[0] is not threading.main_thread()
+    assert done.is_set()
+    runs[1].join(5)
+    assert not runs[1].is_alive()
+
+
+@pytest.mark.real_time
+async def test_a_thread_without_a_stop_is_abandoned_in_time() -> None:
+    release = threading.Event()
+
+    def start(life: Life) -> None:
+        life.alive()
+        release.wait(30)
+
+    began = time.monotonic()
+    async with supervise("sdk", start, isolation=Isolation.THREAD, policy=QUICK) as bot:
+        await reach(bot, is_up)
+    assert time.monotonic() - began < 5
+    assert bot.view().abandoned == 1
+    release.set()
+
+
+@pytest.mark.real_time
+async def test_a_thread_with_a_loop_of_its_own_does_not_block_ours() -> None:
+    async def start(life: Life) -> None:
+        life.ready()
+        time.sleep(0.3)  # noqa: ASYNC251  the SDK blocks its own loop
+
+    async with supervise("sdk", start, isolation="thread", policy=QUICK) as bot:
+        await reach(bot, is_up)
+        lag = time.monotonic()
+        await asyncio.sleep(0.01)
+        assert time.monotonic() - lag < 0.2
+        await reach(bot, lambda v: v.generation >= 2)
+
+
+# -- processes ------------------------------------------------------------------------------------
+
+
+def process_that_raises(life: Life) -> None:
+    """For the child."""
+    life.ready()
+    raise RuntimeError("the SDK is broken")
+
+
+def process_that_never_ends() -> None:
+    """For the child; deaf to SIGTERM as well."""
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Event().wait()
+
+
+def process_that_lives(life: Life) -> None:
+    """For the child."""
+    for _ in range(600):
+        life.alive()
+        threading.Event().wait(0.1)
+
+
+@pytest.mark.real_time
+async def test_a_process_that_raises_says_why() -> None:
+    async with supervise("sdk", process_that_raises, isolation="process", policy=QUICK) as bot:
+        view = await reach(bot, lambda v: v.cause is not None)
+        assert view.cause is not None
+        assert "RuntimeError: the SDK is broken" in view.cause.message
+
+
+@pytest.mark.real_time
+async def test_a_process_lives_and_is_ended() -> None:
+    began = time.monotonic()
+    async with supervise("sdk", process_that_lives, isolation="process", policy=QUICK) as bot:
+        await reach(bot, is_up)
+        assert bot.view().published is Published.CONNECTED
+    assert time.monotonic() - began < 8
+    assert bot.view().abandoned == 0
+
+
+@pytest.mark.real_time
+async def test_a_deaf_process_is_killed() -> None:
+    async def probe() -> bool:
+        return True
+
+    async with supervise(
+        "sdk", process_that_never_ends, isolation="process", probe=probe, policy=QUICK
+    ) as bot:
+        await reach(bot, is_up)
+        began = time.monotonic()
+        await bot.stop()
+        assert time.monotonic() - began < 5
+        assert bot.view().abandoned == 0, "SIGKILL ends what SIGTERM does not"
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+
+async def test_the_example_of_the_page_runs() -> None:
+    """docs/sdk.md, with a vendor whose client connects, hears something, and returns."""
+    page = Path(__file__).parents[1] / "docs" / "sdk.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    told: list[str] = []
+
+    class VendorClient:
+        def __init__(self, on_connect: Callable[[], None], on_event: Callable[[str], None]) -> None:
+            self.on_connect, self.on_event = on_connect, on_event
+
+        async def run(self) -> None:
+            self.on_connect()
+            self.on_event("hello")
+            told.append("ran")
+            await asyncio.sleep(10)
+
+    example, _, last = code.rpartition("asyncio.run(")
+    assert last.startswith("supervise(")
+    names: dict[str, Any] = {"VendorClient": VendorClient}
+    exec(example, names)
+    async with supervise("my-bot", names["start"]) as bot:
+        await reach(bot, is_up)
+        await reach(bot, lambda v: is_up(v) and v.generation == 2)
+    assert len(told) == 2
