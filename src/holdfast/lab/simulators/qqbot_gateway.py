@@ -144,11 +144,12 @@ class Gateway:
         finally:
             self.detach(link)
             del self.links[link]
+            # Noted before the wait: a client that has gone gets this handler cancelled in it.
+            self._lab.note("ws-closed", n=link.number)
             if not link.closing:
                 writer.cancel()
             await asyncio.wait({writer}, timeout=3.0)
             writer.cancel()
-            self._lab.note("ws-closed", n=link.number)
         return ws
 
     def _greet(self, link: Link) -> None:
