@@ -100,6 +100,36 @@ async def test_a_day_of_an_operator(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [line["state"] for line in output(capsys)][-1] == "stopped"
 
 
+async def test_a_kick_takes_up_the_repaired_secret_of_a_fatal_account(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Place(tmp_path)
+    secret = tmp_path / "token"
+    secret.write_text("42:wrong")
+    async with TelegramSimulator() as sim, TelegramSimulator(token="77:well") as other:
+        bot = {**sim.account(), "token": {"file": str(secret)}}
+        place.write(bot=bot, well=other.account())
+        async with place.gateway():
+            await until(place, lambda status: status.accounts["bot"].state == "fatal")
+            await connected(place, "well")
+            # Still wrong: the kick is an honest try, and the account stays fatal.
+            assert await place.command("kick", "bot") == Exit.OK
+            await until(place, lambda s: s.accounts["bot"].generation >= 2)
+            await until(place, lambda s: s.accounts["bot"].state == "fatal")
+            # A broken file must not hinder the kick of what is running.
+            whole = place.config.read_text()
+            place.config.write_text(whole.replace("base_url", "base_urll"))
+            assert await place.command("kick", "bot") == Exit.OK
+            place.config.write_text(whole)
+            secret.write_text(sim.account()["token"])
+            capsys.readouterr()
+            assert await place.command("kick", "bot") == Exit.OK
+            assert "bot: kicked" in capsys.readouterr().out
+            await until(place, lambda status: status.accounts["bot"].state == "connected")
+            status = await connected(place, "well")
+            assert status.accounts["well"].generation == 1
+
+
 async def test_no_secret_leaves_the_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

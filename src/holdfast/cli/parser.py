@@ -104,7 +104,8 @@ COMMANDS = {
             _HERE + "act:kick",
             "make an account try now",
             "Make an account try now, whatever it waits for; for example after new credentials, "
-            "or when the network is back. A connected account is connected anew.",
+            "or when the network is back. A connected account is connected anew; any other first "
+            "takes up what was changed in its table of the configuration.",
             "holdfast kick my-bot",
         ),
         Command(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from holdfast.errors import ConfigError, StoreError
 from holdfast.gateway.gateway import Gateway, UnknownAccount
 from holdfast.observe.status import AccountStatus
 from holdfast.store.protocol import Transition
+from holdfast.supervision import Published
 from holdfast.threads import DAEMONS
 from holdfast.web import control
 
@@ -135,8 +137,29 @@ class Api:
         name = self._name(request)
         if self._gateway.desk(name).paused:
             raise Problem(409, f"account {name!r} is paused", f"run `holdfast resume {name}`")
-        self._gateway.kick(name)
+        if not await self._repaired(name):
+            self._gateway.kick(name)
         return self._did(name, "kicked")
+
+    async def _repaired(self, name: str) -> bool:
+        """Take up the entry of an account that is not connected if it was mended; whether it was.
+
+        Whoever kicks it may have acted on its secret. Other accounts keep what
+        they have, and a file that can not be used now must not hinder the kick.
+        """
+        old = self._gateway.config
+        if self._entry(name).state == Published.CONNECTED:
+            return False
+        loop = asyncio.get_running_loop()
+        try:
+            new = (await loop.run_in_executor(DAEMONS, load, old.path)).accounts.get(name)
+            if new is None or new == old.accounts[name]:
+                return False
+            await self._gateway.reload(replace(old, accounts={**old.accounts, name: new}))
+        except ConfigError as error:
+            log.warning("kicked with the old entry account=%s error=%s", name, error)
+            return False
+        return True
 
     async def _pause(self, request: web.Request) -> web.Response:
         name = self._name(request)
