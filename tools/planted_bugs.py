@@ -51,20 +51,20 @@ BUGS = (
     Bug(
         "no generation check",
         "machine.py",
-        "if event.generation != self._open:",
-        "if self._open is None:",
+        "if isinstance(event, FromConnection) and event.generation != self._open:",
+        "if isinstance(event, FromConnection) and self._open is None:",
     ),
     Bug(
         "no deadline in LIVE",
         "machine.py",
         "return min(self._proof_deadline(), self._stable_deadline())",
-        "return None",
+        "return inf",
     ),
     Bug(
         "counters reset on ready",
         "machine.py",
-        "self._go(Trigger.READY, State.LIVE, now)",
-        "self._tally.reset(); self._go(Trigger.READY, State.LIVE, now)",
+        "self._go(trigger, State.LIVE, now)",
+        "self._tally.reset(); self._go(trigger, State.LIVE, now)",
     ),
     Bug(
         "no burst limit",
@@ -122,8 +122,8 @@ BUGS = (
     ),
     Bug(
         "a verdict blocks without confirmation",
-        "machine.py",
-        "if verifying or not self._was_well:",
+        "verdict.py",
+        "if verified or not self._was_well:",
         "if True:",
     ),
     Bug(
@@ -155,6 +155,25 @@ BUGS = (
         "machine.py",
         "            self._aborted = True\n            self._attempt_by",
         "            self._attempt_by",
+    ),
+    Bug(
+        "the old connection closes before its successor is ready",
+        "machine.py",
+        "        self._beside.dial(self.generation, now)\n",
+        "        self._beside.dial(self.generation, now)\n"
+        "        self._out.append(Close(self.generation - 1))\n",
+    ),
+    Bug(
+        "a former connection is never closed",
+        "overlap.py",
+        "now + self.policy.drain_timeout)",
+        "inf)",
+    ),
+    Bug(
+        "stopped before the last connection has ended",
+        "machine.py",
+        "        if self._beside:\n            self._out += self._beside.close(now)\n",
+        "        if False:\n            self._out += self._beside.close(now)\n",
     ),
     Bug(
         "logins of the storm are not budgeted",

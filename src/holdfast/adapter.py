@@ -334,6 +334,14 @@ class Link(Protocol):
     def skip(self, what: str, raw: bytes | str = b"") -> None:
         """One message could not be understood: count it, keep a sample, go on."""
 
+    def going_away(self, reason: str) -> None:
+        """The peer has announced the planned end of this connection, and takes a second one.
+
+        A successor is opened at once, in a `run` of its own; this one goes on reading and
+        acknowledging until the peer closes it or its time to drain is over. Without room in the
+        budget of attempts nothing happens before the end.
+        """
+
 
 class Tools(Protocol):
     """What an adapter is handed for the life of its account."""

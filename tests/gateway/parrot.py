@@ -80,6 +80,8 @@ class Parrot(Adapter):
                     link.acked()
                 case "bye":
                     raise Disconnect(Cause(Kind(frame["kind"]), "parrot_bye", "the peer said bye"))
+                case "leaving":
+                    link.going_away("the peer is about to leave")
                 case "say":
                     link.cursor["seq"] = frame["id"]
                     await link.deliver(

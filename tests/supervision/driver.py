@@ -13,6 +13,7 @@ from holdfast.supervision import (
     Effect,
     Ended,
     Event,
+    GoingAway,
     Kick,
     Kind,
     Memory,
@@ -31,6 +32,7 @@ from holdfast.supervision import (
     Verified,
     View,
 )
+from holdfast.supervision.states import Trigger
 
 MAX_TICKS = 20_000
 """A simulated loop that spins on a zero delay would never end; this bounds it."""
@@ -64,7 +66,7 @@ class Driver:
                 self.opens.append((self.now, effect))
             elif isinstance(effect, Report):
                 before = self.reports[-1].view.state if self.reports else State.STOPPED
-                if effect.view.state is not before:
+                if effect.view.state is not before or effect.trigger == Trigger.ROTATED:
                     self.rows.append((before, effect.trigger, effect.view.state))
                 self.reports.append(effect)
         return [effect for effect in effects if not isinstance(effect, Report)]
@@ -92,6 +94,16 @@ class Driver:
 
     def verified(self) -> list[Effect]:
         return self.send(Verified(self.generation))
+
+    def goodbye(self) -> int:
+        """The peer announces the end of the newest connection; the generation of that one."""
+        leaving = self.generation
+        self.send(GoingAway(leaving))
+        return leaving
+
+    def end_of(self, generation: int, kind: Kind = Kind.LOST, **more: Any) -> list[Effect]:
+        """A connection that is not the newest comes to its end."""
+        return self.send(Ended(generation, cause(kind, **more)))
 
     # -- time ---------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from holdfast.supervision import (
     Effect,
     Ended,
     Event,
+    GoingAway,
     Kick,
     Kind,
     Memory,
@@ -83,9 +84,11 @@ class Account(RuleBasedStateMachine):
         shell = self.shell
         begin = shell.now
         shell.send(Stop())
-        for _ in range(4):
+        for _ in range(40):
             if shell.connection is not None and answers:
                 shell.end(cause())
+            for generation in list(shell.beside) if answers else ():
+                shell.end_beside(generation, cause())
             deadline = shell.machine.next_deadline()
             if deadline is None:
                 break
@@ -171,13 +174,35 @@ class Account(RuleBasedStateMachine):
         else:
             self.shell.speak(event)
 
+    # -- a planned change of connections ----------------------------------------------------------
+
+    @precondition(lambda self: self.shell.connection is not None)
+    @rule()
+    def say_goodbye(self) -> None:
+        connection = self.shell.connection
+        assert connection is not None
+        if not connection.verify:
+            self.shell.send(GoingAway(connection.generation))
+
+    @precondition(lambda self: bool(self.shell.beside))
+    @rule(data=st.data(), silence=st.none() | st.floats(5.0, 120.0))
+    def beside_speaks(self, data: st.DataObject, silence: float | None) -> None:
+        generation = data.draw(st.sampled_from(sorted(self.shell.beside)))
+        match data.draw(st.sampled_from(["ready", "end", "say"])):
+            case "ready":
+                self.shell.beside_ready(Ready(generation, silence=silence))
+            case "end":
+                self.shell.end_beside(generation, data.draw(CAUSES))
+            case _:
+                self.shell.send(data.draw(_events(generation)))
+
     @rule(data=st.data(), back=st.integers(1, 3))
     def stale(self, data: st.DataObject, back: int) -> None:
         """A former connection speaks: nothing changes but the counter."""
         machine = self.shell.machine
         connection = self.shell.connection
-        newest = machine.generation if connection is None else machine.generation - 1
-        generation = newest - back + 1
+        open_now = {*self.shell.beside, connection.generation} if connection else self.shell.beside
+        generation = min({machine.generation + 1, *open_now}) - back
         event = data.draw(_events(generation) | st.builds(Ended, st.just(generation), CAUSES))
         before, deadline = machine.view(self.shell.now), machine.next_deadline()
         assert self.shell.send(event) == []
@@ -216,6 +241,7 @@ def _events(generation: int) -> st.SearchStrategy[Event]:
         st.builds(BeatAcked, st.just(generation)),
         st.builds(BeatFailed, st.just(generation), CAUSES),
         st.builds(Verified, st.just(generation)),
+        st.builds(GoingAway, st.just(generation)),
         st.builds(
             Budget,
             st.just(generation),

@@ -70,6 +70,33 @@ def _verify_late(driver: Driver) -> None:
     driver.wait_for(S.CLOSING, within=1_000)
 
 
+def _rotating(driver: Driver) -> None:
+    """A successor is being dialled."""
+    driver.live().goodbye()
+
+
+def _the_old_one_ends(driver: Driver) -> None:
+    driver.end_of(driver.generation - 1)
+
+
+def _rotated(driver: Driver) -> None:
+    """The successor is live, its predecessor still drains."""
+    _rotating(driver)
+    driver.ready()
+
+
+def _rotating_while_suspect(driver: Driver) -> None:
+    _suspect(driver)
+    driver.goodbye()
+
+
+def _rival_after_rotation(driver: Driver) -> None:
+    _rival_after_grace(driver)
+    driver.goodbye()
+    driver.ready()
+    driver.end(Kind.REPLACED)
+
+
 SCENARIOS: dict[tuple[State, Trigger, State], Callable[[Driver], object]] = {
     (S.STOPPED, T.START, S.BACKOFF): Driver.start,
     (S.BACKOFF, T.DUE, S.CONNECTING): Driver.start,
@@ -99,6 +126,15 @@ SCENARIOS: dict[tuple[State, Trigger, State], Callable[[Driver], object]] = {
     (S.CLOSING, T.STOP, S.STOPPED): _then(Driver.live, Driver.stop, Driver.end),
     (S.BACKOFF, T.STOP, S.STOPPED): _then(Driver.fail, Driver.stop),
     (S.BLOCKED, T.STOP, S.STOPPED): _then(Driver.blocked, Driver.stop),
+    (S.LIVE, T.ROTATED, S.LIVE): _rotated,
+    (S.SUSPECT, T.ROTATED, S.LIVE): _then(_rotating_while_suspect, Driver.ready),
+    (S.LIVE, T.ENDED, S.CONNECTING): _then(_rotating, _the_old_one_ends),
+    (S.SUSPECT, T.ENDED, S.CONNECTING): _then(_rotating_while_suspect, _the_old_one_ends),
+    (S.CLOSING, T.ENDED, S.CONNECTING): _then(
+        _rotating_while_suspect, Driver.tick, _the_old_one_ends
+    ),
+    (S.BACKOFF, T.STOP, S.CLOSING): _then(_rotated, Driver.end, Driver.stop),
+    (S.BLOCKED, T.STOP, S.CLOSING): _then(_rival_after_rotation, Driver.stop),
 }
 
 

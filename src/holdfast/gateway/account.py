@@ -132,7 +132,6 @@ class Account(Shell):
     # -- what the shell asks ------------------------------------------------------------------
 
     def _begin(self, effect: Open) -> Connection:
-        self._proof_before, self._was_ready = self._last_proof(), False
         connection = Connection(self, effect.generation, resume=effect.resume)
         if effect.verify:
             connection.verify()
@@ -141,6 +140,8 @@ class Account(Shell):
         return connection
 
     def _told(self, report: Report) -> None:
+        if report.view.state is State.CONNECTING:
+            self._proof_before, self._was_ready = self._last_proof(), False
         if report.view.state in (State.LIVE, State.BACKOFF, State.BLOCKED):
             self._spawn(self._remember(), "remember")
         self._on_report(self, report)

@@ -28,6 +28,7 @@ from holdfast.supervision import (
     Cause,
     Ended,
     Event,
+    GoingAway,
     Kind,
     Ready,
     Step,
@@ -294,6 +295,16 @@ class Connection:
     def skip(self, what: str, raw: bytes | str = b"") -> None:
         """See `holdfast.adapter.Link.skip`."""
         self._host.skipped(what, raw)
+
+    def going_away(self, reason: str) -> None:
+        """See `holdfast.adapter.Link.going_away`."""
+        log.info(
+            "going away account=%s generation=%d reason=%r",
+            self._host.name,
+            self.generation,
+            reason,
+        )
+        self._host.post(GoingAway(self.generation))
 
     def _still_ours(self) -> None:
         """Raises Disconnect once this connection is over: a successor owns cursor and network."""

@@ -17,6 +17,7 @@ from holdfast.supervision import (
     Beat,
     Close,
     Effect,
+    Ended,
     Event,
     Kick,
     Open,
@@ -28,6 +29,7 @@ from holdfast.supervision import (
     Stop,
     Supervisor,
     Tick,
+    Verified,
     View,
     Woke,
 )
@@ -60,7 +62,8 @@ class Shell(ABC):
     def __init__(self, name: str, policy: Policy, rand: Callable[[], float]) -> None:
         self.name = name
         self.supervisor = Supervisor(policy, rand)
-        self._attempt: Attempt | None = None
+        self._attempts: dict[int, Attempt] = {}
+        """By generation: the current one, and those beside it while one takes another's place."""
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
 
@@ -105,30 +108,29 @@ class Shell(ABC):
 
     def post(self, event: Event) -> None:
         """Hand an event to the supervisor and carry out what it wants."""
+        if isinstance(event, Ended | Verified):
+            self._attempts.pop(event.generation, None)
         for effect in self.supervisor.handle(event, asyncio.get_running_loop().time()):
             self._do(effect)
         self._arm()
 
     def _do(self, effect: Effect) -> None:
-        attempt = self._attempt
         match effect:
             case Open():
-                self._attempt = self._begin(effect)
+                self._attempts[effect.generation] = self._begin(effect)
             case Report():
                 self._changed.set()
                 self._tell(effect)
-            case _ if attempt is None:
-                pass
             case Probe():
-                attempt.probe()
+                self._attempts[effect.generation].probe()
             case Beat():
-                attempt.beat()
+                self._attempts[effect.generation].beat()
             case Close():
-                attempt.close()
+                self._attempts[effect.generation].close()
             case Abort():
-                attempt.abort()
+                self._attempts[effect.generation].abort()
             case Abandon():
-                attempt.abandon()
+                self._attempts.pop(effect.generation).abandon()
 
     def _tell(self, report: Report) -> None:
         try:

@@ -243,7 +243,7 @@ def account_status(
         "next_retry_at": at(view.retry_at),
         "step": view.step,
         "suspect": view.suspect,
-        "rotating": False,
+        "rotating": view.rotating,
         "flapping": view.flapping,
         "attention": view.attention,
         "breaker": view.breaker.value,

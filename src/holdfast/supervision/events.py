@@ -112,6 +112,11 @@ class BeatFailed(FromConnection):
 
 
 @dataclass(frozen=True, slots=True)
+class GoingAway(FromConnection):
+    """The peer has announced the planned end of this connection, and takes a second one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Budget(FromConnection):
     """A fresh login was spent, and what the platform says is left of its quota."""
 
@@ -144,6 +149,7 @@ Event = (
     | Alive
     | BeatAcked
     | BeatFailed
+    | GoingAway
     | Budget
     | Ended
     | Verified
@@ -155,11 +161,15 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Begin a connection; with ``verify`` only check the credentials."""
+    """Begin a connection; with ``verify`` only check the credentials.
+
+    A ``successor`` is opened beside the current connection, which goes on meanwhile.
+    """
 
     generation: int
     resume: bool
     verify: bool = False
+    successor: bool = False
 
 
 @dataclass(frozen=True, slots=True)

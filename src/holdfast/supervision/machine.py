@@ -7,6 +7,8 @@ Rules of this file:
 - Counting only makes us slower and louder; only the peer's verdict makes us wait for a person.
 - Success is a stable run, never a mere connect.
 - A late clock convicts nobody.
+
+It is longer than the other files on purpose: what it decides is read in one sitting, or not at all.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from holdfast.supervision.events import (
     Ended,
     Event,
     FromConnection,
+    GoingAway,
     Kick,
     Memory,
     Open,
@@ -41,11 +44,13 @@ from holdfast.supervision.events import (
     Tick,
     Woke,
 )
+from holdfast.supervision.overlap import Overlap
 from holdfast.supervision.pace import Pace
 from holdfast.supervision.policy import Policy
 from holdfast.supervision.pulse import Pulse
 from holdfast.supervision.states import Published, State, Trigger, check
 from holdfast.supervision.tally import NO_LIFE, Tally
+from holdfast.supervision.verdict import Court
 from holdfast.supervision.view import View
 
 NEW_ATTEMPT = 1.0
@@ -69,6 +74,8 @@ class Supervisor:
         self._wanted = False
         self._pace = Pace(policy)
         self._tally = Tally(policy)
+        self._court = Court(policy)
+        self._beside = Overlap(policy)
         self._out: list[Effect] = []
         # the open connection, if any
         self._open: int | None = None
@@ -91,11 +98,6 @@ class Supervisor:
         self._cause: Cause | None = None
         self._resumable = False
         self._resume_failures = 0
-        self._was_well = False
-        self._confirming = False
-        self._verdict: Cause | None = None
-        self._verify_delay = policy.verify_first
-        self._conflict_since: float | None = None
         self._outage_since: float | None = None
         self._last_proof: float | None = None
         self._since = 0.0
@@ -107,14 +109,12 @@ class Supervisor:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in what happened at ``now`` (seconds, monotonic); return what to do, in order."""
-        if isinstance(event, FromConnection):
-            if event.generation != self._open:
-                self._stale_events += 1
-                return []
-            if type(event) is Alive and self.state is State.LIVE:
-                # One per inbound frame, and it never has an effect: the shortest road.
-                self._alive(now)
-                return []
+        if type(event) is Alive and event.generation == self._open and self.state is State.LIVE:
+            # One per inbound frame, and it never has an effect: the shortest road.
+            self._alive(now)
+            return []
+        if isinstance(event, FromConnection) and event.generation != self._open:
+            return self._from_beside(event, now)
         self._out = []
         match event:
             case Start(memory=memory):
@@ -145,17 +145,22 @@ class Supervisor:
                 self._beat_acked(now)
             case BeatFailed(cause=cause):
                 self._beat_failed(cause, now)
+            case GoingAway():
+                self._going_away(now)
             case _:
                 self._verified(now)
-        if self.state is State.BACKOFF and self._retry_at is not None and self._retry_at <= now:
-            self._begin(now)
+        self._begin_if_due(now)
         return self._out
 
     def next_deadline(self) -> float | None:
         """When `Tick` is due; None only in STOPPED."""
+        if self.state is State.STOPPED:
+            return None
+        return min(self._deadline(), self._beside.deadline())
+
+    def _deadline(self) -> float:
+        """When the current state must have an end, or is to be looked at."""
         match self.state:
-            case State.STOPPED:
-                return None
             case State.CONNECTING:
                 return min(self._attempt_by, self._step_by)
             case State.LIVE | State.SUSPECT:
@@ -163,6 +168,7 @@ class Supervisor:
             case State.CLOSING:
                 return self._attempt_by
             case _:
+                assert self._retry_at is not None
                 return self._retry_at
 
     def memory(self, now: float) -> Memory:
@@ -186,8 +192,9 @@ class Supervisor:
             escalation=self._tally.escalation(self._cause),
             step=self._step,
             suspect=self.state is State.SUSPECT,
+            rotating=self._beside.successor is not None,
             flapping=self._tally.flapping,
-            attention=self._verdict is not None or self._tally.exhausted,
+            attention=self._court.verdict is not None or self._tally.exhausted,
             breaker=self._tally.breaker(trying=self.state in _UP),
             last_proof=self._last_proof,
             valid_until=pulse.dead_at if pulse else None,
@@ -219,12 +226,14 @@ class Supervisor:
         elif self.state in (State.BACKOFF, State.BLOCKED):
             self._halt(now)
         elif self.state is State.CLOSING:
+            self._out += self._beside.close(now)
             self._tell(Trigger.STOP, now)
 
     def _kick(self, operator: bool, now: float) -> None:
-        judged = operator and self._verdict is not None
+        judged = operator and self._court.verdict is not None
         if judged:
-            self._lift()
+            self._court.lift()
+            self._before_kick = None
         if self.state is State.BACKOFF:
             assert self._retry_at is not None
             plan = self._before_kick
@@ -242,8 +251,10 @@ class Supervisor:
 
     def _reconfigured(self, policy: Policy, now: float) -> None:
         self.policy = self._pace.policy = self._tally.policy = policy
+        self._court.policy = self._beside.policy = policy
         self._pace.wait_until = now
-        self._lift()
+        self._court.lift()
+        self._before_kick = None
         self._tally.reset()
         if self.state is State.BLOCKED:
             self._retry_at = self._earliest(now, now)
@@ -252,12 +263,6 @@ class Supervisor:
             self._retry_at = self._earliest(now, now)
         else:
             self._replace(Cause(Kind.RECYCLED, "reconfigured", "the configuration changed"), now)
-
-    def _lift(self) -> None:
-        """Forget a verdict: whoever kicks or reconfigures says that he has acted."""
-        self._verdict = self._conflict_since = self._before_kick = None
-        self._was_well = self._confirming = False
-        self._verify_delay = self.policy.verify_first
 
     def _woke(self, slept: float, now: float) -> None:
         self._pace.slept(slept)
@@ -272,8 +277,11 @@ class Supervisor:
     # -- what a connection says ---------------------------------------------------------------
 
     def _ready(self, event: Ready, now: float) -> None:
-        if self.state is not State.CONNECTING:
-            return
+        if self.state is State.CONNECTING:
+            self._resume_failures = 0
+            self._live(event, Trigger.READY, now)
+
+    def _live(self, event: Ready, trigger: Trigger, now: float) -> None:
         self._ready_at = self._touched_at = self._last_proof = now
         self._pulse = Pulse(
             now,
@@ -282,11 +290,10 @@ class Supervisor:
             event.beat,
         )
         self._resumable = event.resumable
-        self._resume_failures = 0
-        self._was_well, self._confirming, self._verdict = True, False, None
+        self._court.well()
         self._before_kick = None
         self._step = ""
-        self._go(Trigger.READY, State.LIVE, now)
+        self._go(trigger, State.LIVE, now)
 
     def _stepped(self, name: str, limit: float | None, now: float) -> None:
         if self.state is State.CONNECTING:
@@ -327,15 +334,77 @@ class Supervisor:
         if not self._verifying:
             return
         self._drop_connection()
-        self._verdict, self._confirming = None, False
+        self._court.cleared()
         self._retry_at = self._earliest(now + self._tally.delay(Kind.UNKNOWN, self._rand()), now)
         self._go(Trigger.VERIFIED, State.BACKOFF, now)
+
+    # -- a planned change of connections ------------------------------------------------------
+
+    def _going_away(self, now: float) -> None:
+        """The peer announced the end of this connection: dial its successor, if there is room."""
+        if self._pulse is None or self._beside.successor is not None:
+            return
+        if self._pace.earliest(now, now, fresh=True) > now or not self._pace.recycle(now):
+            return
+        self.generation += 1
+        self._pace.opened(now)
+        self._beside.dial(self.generation, now)
+        self._out.append(Open(self.generation, resume=False, successor=True))
+        self._tell(Trigger.ROTATE, now)
+
+    def _from_beside(self, event: FromConnection, now: float) -> list[Effect]:
+        """Another connection than the current one speaks."""
+        if event.generation not in self._beside:
+            self._stale_events += 1
+            return []
+        self._out = []
+        successor = event.generation == self._beside.successor
+        match event:
+            case Ended(cause=cause):
+                self._beside.ended(event.generation)
+                self._heed(cause, now)
+                self._beside_ended(now, successor=successor)
+            case Budget(remaining=remaining, total=total, reset_after=reset_after):
+                self._pace.logged_in(now, remaining, total, reset_after)
+            case Ready() if successor and self.state in (State.LIVE, State.SUSPECT):
+                assert self._open is not None
+                self._beside.takes_over()
+                self._beside.drain(self._open, now)
+                self._open, self._began_at = event.generation, now
+                self._live(event, Trigger.ROTATED, now)
+            case _:
+                pass  # only the current connection's life counts
+        self._begin_if_due(now)
+        return self._out
+
+    def _beside_ended(self, now: float, *, successor: bool) -> None:
+        if self.state is State.CLOSING and self._open is None and not self._beside:
+            self._rest(now)
+        elif successor:
+            self._tell(Trigger.ROTATE, now)
+
+    def _take_over(self, successor: int, now: float) -> None:
+        """The connection ended before its successor was ready: that one is now the attempt."""
+        self._open, self._resuming = successor, False
+        self._attempt_by = self._beside.takes_over()
+        self._began_at, self._step_by = now, now + self.policy.step_timeout
+        self._go(Trigger.ENDED, State.CONNECTING, now)
+
+    def _rest(self, now: float) -> None:
+        """Everything has ended: stopped, or, if that is no longer wanted, on to the next try."""
+        self._drop_connection()
+        if not self._wanted:
+            self._halt(now)
+            return
+        self._retry_at = self._earliest(now, now)
+        self._go(Trigger.ENDED, State.BACKOFF, now)
 
     # -- deadlines ----------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
-        deadline = self.next_deadline()
-        if deadline is None or now < deadline:
+        if self._beside:
+            self._tick_beside(now)
+        if self.state is State.STOPPED or now < (deadline := self._deadline()):
             return
         match self.state:
             case State.CONNECTING if now - deadline > self.policy.late_after:
@@ -417,8 +486,8 @@ class Supervisor:
         """A stable run: the only thing that resets counters."""
         self._ready_at = None
         self._tally.reset()
-        self._conflict_since = self._outage_since = None
-        self._verify_delay = self.policy.verify_first
+        self._court.stable()
+        self._outage_since = None
         self._out.append(Report(self.view(now), "stable"))
 
     # -- closing ------------------------------------------------------------------------------
@@ -441,11 +510,20 @@ class Supervisor:
 
     def _close(self, trigger: Trigger, cause: Cause, now: float) -> None:
         assert self._open is not None
+        if trigger is not Trigger.GIVE_UP:  # a successor may save what is given up
+            self._out += self._beside.close(now)
         self._ours = self._cause = cause
         self._attempt_by = now + self.policy.close_timeout
         self._aborted = False
         self._out.append(Close(self._open))
         self._go(trigger, State.CLOSING, now)
+
+    def _tick_beside(self, now: float) -> None:
+        due = self._beside.tick(now)
+        self._out += due
+        if any(isinstance(effect, Abandon) for effect in due):
+            self._abandoned += 1
+            self._beside_ended(now, successor=False)
 
     def _tick_closing(self, now: float) -> None:
         assert self._open is not None
@@ -488,16 +566,20 @@ class Supervisor:
         self._cause = cause
         if self._outage_since is None and not planned:
             self._outage_since = now
+        if self._beside.successor is not None:
+            self._take_over(self._beside.successor, now)
+            return
+        self._out += self._beside.close(now)
         if planned:
             self._retry_at = self._earliest(now, now)
         elif cause.rule.remedy is Remedy.PERSON:
-            if self._must_block(cause, verifying, now):
+            if self._court.convicts(cause, now, verified=verifying):
                 self._block(cause, now)
                 return
             self._schedule(cause, now)
-        elif self._verdict is not None:
+        elif self._court.verdict is not None:
             # A blocked account could not be re-verified for want of a network: it stays blocked.
-            self._block(self._verdict, now)
+            self._block(self._court.verdict, now)
             return
         elif at_once and self._pace.recycle(now):
             self._before_kick = None
@@ -528,39 +610,31 @@ class Supervisor:
         self._tally.failures += 1
         self._retry_at = self._earliest(now + self._tally.delay(cause.kind, self._rand()), now)
 
-    def _must_block(self, cause: Cause, verifying: bool, now: float) -> bool:
-        if cause.kind is Kind.REPLACED:
-            if self._conflict_since is None:
-                self._conflict_since = now
-            return now - self._conflict_since >= self.policy.conflict_grace
-        if verifying or not self._was_well:
-            return True
-        # A verdict on an account that was well is confirmed by an independent call first.
-        self._was_well, self._confirming = False, True
-        return False
-
     def _block(self, verdict: Cause, now: float) -> None:
-        self._verdict, self._confirming = verdict, False
         self._cause = verdict
-        if verdict.kind is Kind.REPLACED:
-            delay = self.policy.conflict_recheck
-        else:
-            delay = self._verify_delay
-            self._verify_delay = min(delay * 2, self.policy.verify_cap)
-        self._retry_at = self._earliest(now + delay, now)
+        self._retry_at = self._earliest(now + self._court.block(verdict), now)
         self._go(Trigger.VERDICT, State.BLOCKED, now)
 
     def _halt(self, now: float) -> None:
+        if self._beside:
+            self._out += self._beside.close(now)
+            self._attempt_by = inf  # the deadlines are those of the connections beside
+            if self.state is not State.CLOSING:
+                self._go(Trigger.STOP, State.CLOSING, now)
+            return
         self._retry_at = self._before_kick = self._outage_since = None
         self._go(Trigger.STOP, State.STOPPED, now)
 
     # -- beginning ----------------------------------------------------------------------------
 
+    def _begin_if_due(self, now: float) -> None:
+        if self.state is State.BACKOFF and self._retry_at is not None and self._retry_at <= now:
+            self._begin(now)
+
     def _begin(self, now: float) -> None:
-        blocked_by = self._verdict.kind if self._verdict is not None else None
         self.generation += 1
         self._open = self.generation
-        self._verifying = self._confirming or blocked_by in (Kind.CREDENTIALS, Kind.REFUSED)
+        self._verifying = self._court.verify
         self._resuming = self._resumable and not self._verifying
         self._began_at = now
         self._excuse_attempt(now)
@@ -591,7 +665,7 @@ class Supervisor:
             return Published.STOPPED
         if not self._wanted:
             return Published.STOPPING
-        if self._verdict is not None:
+        if self._court.verdict is not None:
             return Published.FATAL
         if self._pulse is not None and self.state is not State.CLOSING:
             # Computed from dated evidence: past its limit nobody is told "connected".

@@ -89,6 +89,10 @@ class Policy:
     abort_timeout: float = 0.5
     """After the abort; then the connection is abandoned."""
 
+    drain_timeout: float = 10.0
+    """How long a connection goes on once its successor is ready. DingTalk sends nothing new on it
+    10 s after its goodbye."""
+
     late_after: float = 2.0
     """A deadline noticed later than this was missed by us, not by the peer."""
 

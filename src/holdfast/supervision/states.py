@@ -55,6 +55,8 @@ class Trigger(StrEnum):
     DUE = "retry due"
     KICK = "kick"
     REPLACE = "planned replacement"
+    ROTATE = "successor sought"
+    ROTATED = "successor ready"
 
 
 ACTS: dict[State, str] = {
@@ -78,6 +80,12 @@ TRANSITIONS: frozenset[tuple[State, Trigger, State]] = frozenset(
         (State.CONNECTING, Trigger.READY, State.LIVE),
         (State.LIVE, Trigger.DOUBT, State.SUSPECT),
         (State.SUSPECT, Trigger.PROOF, State.LIVE),
+        (State.LIVE, Trigger.ROTATED, State.LIVE),
+        (State.SUSPECT, Trigger.ROTATED, State.LIVE),
+        *(
+            (state, Trigger.ENDED, State.CONNECTING)
+            for state in (State.LIVE, State.SUSPECT, State.CLOSING)
+        ),
         *((state, Trigger.GIVE_UP, State.CLOSING) for state in _UP),
         *((state, Trigger.STOP, State.CLOSING) for state in _UP),
         *((state, Trigger.REPLACE, State.CLOSING) for state in _UP),
@@ -85,8 +93,9 @@ TRANSITIONS: frozenset[tuple[State, Trigger, State]] = frozenset(
         *((state, Trigger.VERDICT, State.BLOCKED) for state in (*_UP, State.CLOSING)),
         (State.CONNECTING, Trigger.VERIFIED, State.BACKOFF),
         (State.CLOSING, Trigger.STOP, State.STOPPED),
-        (State.BACKOFF, Trigger.STOP, State.STOPPED),
-        (State.BLOCKED, Trigger.STOP, State.STOPPED),
+        *((state, Trigger.STOP, State.STOPPED) for state in (State.BACKOFF, State.BLOCKED)),
+        # Former connections may still be on their way out.
+        *((state, Trigger.STOP, State.CLOSING) for state in (State.BACKOFF, State.BLOCKED)),
     ]
 )
 

@@ -30,6 +30,8 @@ class View:
     """The step of the running attempt."""
     suspect: bool
     """Silent past its idle limit: a probe is out."""
+    rotating: bool
+    """A successor is being dialled, as the peer has announced the end of this connection."""
     flapping: bool
     """Connections keep dying within seconds of their opening."""
     attention: bool
