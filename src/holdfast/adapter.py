@@ -244,6 +244,9 @@ class WebSocket(Protocol):
     async def ping(self) -> None:
         """Send a WebSocket ping; the pong counts as life by itself."""
 
+    async def close(self) -> None:
+        """The closing handshake, bounded; the gateway does it for whoever does not."""
+
 
 class HookRequest(Protocol):
     """One HTTP request to a web hook path; the sender waits for `respond`."""
@@ -254,8 +257,22 @@ class HookRequest(Protocol):
     query: Mapping[str, str]
     body: bytes
 
-    def respond(self, status: int = 200, body: bytes = b"", mime: str = "text/plain") -> None:
+    def respond(
+        self,
+        status: int = 200,
+        body: bytes = b"",
+        mime: str = "text/plain",
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Answer. Without it the gateway answers 503 so that the platform sends again."""
+
+    async def upgrade(self) -> WebSocket:
+        """Answer by accepting a WebSocket, for callers that ask for one (``Upgrade`` header).
+
+        It is closed with this path's `Link.hooks` context at the latest. Raises WebSocketClosed
+        when the caller has left, and may be called once.
+        """
 
 
 class Link(Protocol):
@@ -333,6 +350,9 @@ class Link(Protocol):
 
     def skip(self, what: str, raw: bytes | str = b"") -> None:
         """One message could not be understood: count it, keep a sample, go on."""
+
+    def recipient_back(self) -> None:
+        """Somebody who could not be reached can be again: what waits for him goes out now."""
 
     def going_away(self, reason: str) -> None:
         """The peer has announced the planned end of this connection, and takes a second one.

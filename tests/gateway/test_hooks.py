@@ -11,8 +11,15 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from holdfast.adapter import Continuity, Disconnect, Link
-from holdfast.gateway.hooks import ANSWER_LIMIT, MAX_BODY, WAITING, HookServer, Request
+from holdfast.adapter import Continuity, Disconnect, Link, WebSocketClosed
+from holdfast.gateway.hooks import (
+    ANSWER_LIMIT,
+    HEARTBEAT,
+    MAX_BODY,
+    WAITING,
+    HookServer,
+    Request,
+)
 from holdfast.supervision import Kind, Published, State
 from tests.gateway.parrot import Parrot
 from tests.gateway.tools import now, until
@@ -205,3 +212,95 @@ async def test_an_address_in_use_is_retried_until_it_is_free() -> None:
         url = f"http://127.0.0.1:{bot.hooks.port}/parrot"
         async with aiohttp.ClientSession() as caller, caller.post(url) as reply:
             assert reply.status == 200
+
+
+# -- WebSockets ----------------------------------------------------------------------------------
+
+
+async def _echo(requests: AsyncIterator[Request], ends: list[int]) -> None:
+    """Accept every WebSocket and say what it says."""
+    async for request in requests:
+        ws = await request.upgrade()
+        try:
+            async for frame in ws:
+                await ws.send(frame)
+        except WebSocketClosed as closed:
+            ends.append(closed.code)
+
+
+async def test_a_request_becomes_a_websocket_until_its_caller_leaves() -> None:
+    ends: list[int] = []
+    async with server() as (hooks, caller), hooks.listen("/chat", "one") as requests:
+        task = asyncio.create_task(_echo(requests, ends))
+        for _ in range(2):
+            async with caller.ws_connect("/chat") as ws:
+                await ws.send_str("hello")
+                await ws.send_bytes(b"there")
+                assert await ws.receive_str() == "hello"
+                assert await ws.receive_bytes() == b"there"
+        await until(lambda: len(ends) == 2)
+        assert ends == [1000, 1000]
+        task.cancel()
+
+
+async def test_websockets_end_with_their_listener() -> None:
+    async with server() as (hooks, caller):
+        async with hooks.listen("/chat", "one") as requests:
+            task = asyncio.create_task(_echo(requests, []))
+            ws = await caller.ws_connect("/chat")
+        assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
+        task.cancel()
+        await ws.close()
+
+
+async def test_a_caller_that_falls_silent_is_given_up() -> None:
+    ends: list[int] = []
+    async with server() as (hooks, caller), hooks.listen("/chat", "one") as requests:
+        task = asyncio.create_task(_echo(requests, ends))
+        ws = await caller.ws_connect("/chat", autoping=False)
+        began = now()
+        await until(lambda: ends)
+        assert HEARTBEAT <= now() - began <= 2 * HEARTBEAT
+        task.cancel()
+        await ws.close()
+
+
+async def test_too_many_websockets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.gateway.hooks.SOCKETS", 1)
+    refused: list[int] = []
+
+    async def hold(requests: AsyncIterator[Request]) -> None:
+        async for request in requests:
+            try:
+                await request.upgrade()
+            except WebSocketClosed as closed:
+                refused.append(closed.code)
+
+    async with server() as (hooks, caller), hooks.listen("/chat", "one") as requests:
+        task = asyncio.create_task(hold(requests))
+        async with caller.ws_connect("/chat"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+                await caller.ws_connect("/chat")
+            assert error.value.status == 503
+        assert (refused, hooks.refused) == ([1013], 1)
+        task.cancel()
+
+
+async def test_what_asked_for_no_websocket_does_not_become_one() -> None:
+    ends: list[int] = []
+
+    async def accept(requests: AsyncIterator[Request]) -> None:
+        async for request in requests:
+            try:
+                await request.upgrade()
+            except WebSocketClosed as closed:
+                ends.append(closed.code)
+            with pytest.raises(WebSocketClosed):
+                await request.upgrade()
+
+    async with server() as (hooks, caller), hooks.listen("/chat", "one") as requests:
+        task = asyncio.create_task(accept(requests))
+        async with caller.get("/chat") as reply:
+            assert reply.status == 400
+        await until(lambda: ends == [1006])
+        task.cancel()

@@ -211,6 +211,33 @@ async def test_the_servers_wait_is_a_floor_for_its_own_chat_only() -> None:
     await table.close()
 
 
+async def test_a_recipient_who_is_back_need_not_wait_for_the_next_rung() -> None:
+    table = Table()
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.NOT_SENT)] * 8
+    await table.owe("a")
+    while len(table.mouth.tries) < 8:
+        await asyncio.sleep(1)
+    began = now()
+    table.sender.recipient_back()
+    await table.quiet()
+    assert table.mouth.tries[-1][0] == began
+    await table.close()
+
+
+async def test_a_recipient_who_is_back_shortens_no_wait_of_the_servers() -> None:
+    table = Table()
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.NOT_SENT, retry_after=500.0)]
+    await table.owe("a")
+    await asyncio.sleep(100)
+    table.sender.recipient_back()
+    await table.quiet()
+    first, second = (at for at, _, _ in table.mouth.tries)
+    assert second - first >= 500
+    await table.close()
+
+
 async def test_the_servers_wait_survives_a_restart() -> None:
     table = Table()
     table.sender.connected(True)

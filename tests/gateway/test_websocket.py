@@ -13,7 +13,7 @@ from aiohttp import WSMsgType, web
 
 from holdfast.adapter import HttpFailed, WebSocketClosed
 from holdfast.gateway.dns import Resolver
-from holdfast.gateway.net import ClientWebSocket, HttpClient, Net
+from holdfast.gateway.net import HttpClient, LiveWebSocket, Net
 from holdfast.lab.faults.backlog import FullBacklog
 from holdfast.lab.faults.html import HtmlPortal
 from holdfast.lab.faults.relay import Relay
@@ -32,7 +32,7 @@ class Line:
     client: HttpClient
     lives: list[float] = field(default_factory=list)
 
-    async def dial(self, url: str, *, max_size: int = 1_000) -> ClientWebSocket:
+    async def dial(self, url: str, *, max_size: int = 1_000) -> LiveWebSocket:
         """Dial."""
         return await self.client.websocket(
             url, headers=None, max_size=max_size, alive=lambda: self.lives.append(now())

@@ -76,6 +76,7 @@ class Account(Shell):
         send_client: HttpClient,
         on_report: Callable[[Account, Report], None],
         on_received: Callable[[Account, list[Received]], None],
+        on_recipient_back: Callable[[Account], None] = lambda account: None,
         rand: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -91,7 +92,7 @@ class Account(Shell):
         self.last_gap: Gap | None = None
         self._store, self._net, self._send_client = store, net, send_client
         self._on_report, self._on_received = on_report, on_received
-        self._clock = clock
+        self._on_recipient_back, self._clock = on_recipient_back, clock
         self._proof_before: float | None = None
         """Unix seconds of the last proof of life on the last connection that was ready."""
         self._was_ready = False
@@ -187,6 +188,10 @@ class Account(Shell):
         replayed = continuity is not Continuity.FRESH or self.adapter.traits.replays
         if not replayed and self._proof_before is not None:
             self.missed("a fresh login: the platform does not replay what was missed", None)
+
+    def recipient_back(self) -> None:
+        """Somebody who could not be reached can be again."""
+        self._on_recipient_back(self)
 
     def missed(self, reason: str, since: float | None) -> None:
         """Report a gap; by default from the last proof of life of the connection before."""

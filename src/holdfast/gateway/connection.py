@@ -18,7 +18,7 @@ from holdfast import killpoints
 from holdfast.adapter import Adapter, AdapterError, Continuity, Disconnect, HookRequest, Http
 from holdfast.gateway.classify import classified
 from holdfast.gateway.hooks import HookServer
-from holdfast.gateway.net import ClientWebSocket, HttpClient
+from holdfast.gateway.net import HttpClient, LiveWebSocket
 from holdfast.messages import Inbound
 from holdfast.supervision import (
     Alive,
@@ -67,6 +67,9 @@ class Host(Protocol):
     def continued(self, continuity: Continuity) -> None:
         """A connection is ready and continues its predecessor this way."""
 
+    def recipient_back(self) -> None:
+        """Somebody who could not be reached can be again."""
+
     def missed(self, reason: str, since: float | None) -> None:
         """Messages may be missing."""
 
@@ -86,7 +89,7 @@ class Connection:
         self._host = host
         self._client = host.new_http()
         self.http: Http = self._client
-        self._sockets: list[ClientWebSocket] = []
+        self._sockets: list[LiveWebSocket] = []
         self._beat: Callable[[], Awaitable[None]] | None = None
         self._probe: Callable[[], Awaitable[None]] | None = None
         self._helpers: set[asyncio.Task[None]] = set()
@@ -261,7 +264,7 @@ class Connection:
         *,
         headers: Mapping[str, str] | None = None,
         max_size: int = 16 * 2**20,
-    ) -> ClientWebSocket:
+    ) -> LiveWebSocket:
         """See `holdfast.adapter.Link.websocket`."""
         self._still_ours()
         ws = await self._client.websocket(url, headers=headers, max_size=max_size, alive=self.alive)
@@ -295,6 +298,10 @@ class Connection:
     def skip(self, what: str, raw: bytes | str = b"") -> None:
         """See `holdfast.adapter.Link.skip`."""
         self._host.skipped(what, raw)
+
+    def recipient_back(self) -> None:
+        """See `holdfast.adapter.Link.recipient_back`."""
+        self._host.recipient_back()
 
     def going_away(self, reason: str) -> None:
         """See `holdfast.adapter.Link.going_away`."""

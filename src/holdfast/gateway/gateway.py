@@ -297,6 +297,7 @@ class Gateway:
             send_client=client,
             on_report=self._on_report,
             on_received=self._on_received,
+            on_recipient_back=lambda _: sender.recipient_back(),
             rand=self._rand,
             clock=self._clock,
         )

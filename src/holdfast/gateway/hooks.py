@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from holdfast.adapter import Disconnect
+from holdfast import killpoints
+from holdfast.adapter import Disconnect, WebSocketClosed
+from holdfast.gateway.net import POLITE_CLOSE, LiveWebSocket
 from holdfast.supervision import Cause, Kind
 
 log = logging.getLogger("holdfast.hooks")
@@ -25,20 +27,75 @@ WAITING = 64
 """Requests that may wait for one account; further ones get a 503 at once."""
 
 
+SOCKETS = 1_000
+"""WebSockets that may be open on one path; further ones get a 503."""
+
+HEARTBEAT = 20.0
+"""Seconds between our pings on an accepted WebSocket; half of it without a pong ends it."""
+
+
+class _Acknowledgement(web.Response):
+    """An answer to the platform: once it is written, the message is ours."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        await super().write_eof(data)
+        killpoints.reach("after-ack")
+
+
+class _Upgrade:
+    """A request that is to become a WebSocket, until that has ended."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[LiveWebSocket] = loop.create_future()
+        self.over = asyncio.Event()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Hold the WebSocket open until it, or the path's listener, comes to its end."""
+        ws = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=MAX_BODY, timeout=POLITE_CLOSE)
+        try:
+            await ws.prepare(request)
+            if not self.opened.cancelled():
+                self.opened.set_result(LiveWebSocket(ws, lambda: None, self.over.set))
+                await self.over.wait()
+        finally:
+            if not self.opened.done():
+                self.opened.set_exception(WebSocketClosed(1006, "the caller has left"))
+        return ws
+
+
 @dataclass(slots=True)
 class Request:
-    """One HTTP request; its sender waits for `respond`."""
+    """One HTTP request; its sender waits for `respond` or `upgrade`."""
 
     method: str
     headers: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
-    answer: asyncio.Future[web.Response] = field(repr=False)
+    answer: asyncio.Future[web.Response | _Upgrade] = field(repr=False)
 
-    def respond(self, status: int = 200, body: bytes = b"", mime: str = "text/plain") -> None:
+    def respond(
+        self,
+        status: int = 200,
+        body: bytes = b"",
+        mime: str = "text/plain",
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Answer. A second answer, or one after the sender left, is ignored."""
         if not self.answer.done():
-            self.answer.set_result(web.Response(status=status, body=body, content_type=mime))
+            reply = _Acknowledgement(
+                status=status, body=body, content_type=mime, headers=dict(headers or {})
+            )
+            self.answer.set_result(reply)
+
+    async def upgrade(self) -> LiveWebSocket:
+        """See `holdfast.adapter.HookRequest.upgrade`."""
+        if self.answer.done():
+            raise WebSocketClosed(1006, "the caller has left or was answered")
+        upgrade = _Upgrade()
+        self.answer.set_result(upgrade)
+        return await upgrade.opened
 
 
 class _Listener:
@@ -47,11 +104,14 @@ class _Listener:
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self.queue: asyncio.Queue[Request] = asyncio.Queue(WAITING)
+        self.upgrades: set[_Upgrade] = set()
 
     def dismiss(self) -> None:
-        """Nobody reads any more: whoever waits is asked to come again."""
+        """Nobody reads any more: whoever waits is asked to come again, WebSockets are closed."""
         while not self.queue.empty():
             self.queue.get_nowait().respond(503)
+        for upgrade in self.upgrades:
+            upgrade.over.set()
 
 
 class HookServer:
@@ -127,15 +187,28 @@ class HookServer:
                 del self._listeners[path]
             listener.dismiss()
 
-    async def _handle(self, request: web.Request) -> web.Response:
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
-                return await self._answer(request)
+                answer = await self._answer(request)
         except TimeoutError:
             log.warning("no answer to a web hook request path=%s", request.path)
             return _later()
+        return await self._upgraded(request, answer) if isinstance(answer, _Upgrade) else answer
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _upgraded(self, request: web.Request, upgrade: _Upgrade) -> web.StreamResponse:
+        listener = self._listeners.get(request.path)
+        if listener is None or len(listener.upgrades) >= SOCKETS:
+            self.refused += 1
+            upgrade.opened.set_exception(WebSocketClosed(1013, "too many WebSockets"))
+            return _later()
+        listener.upgrades.add(upgrade)
+        try:
+            return await upgrade.serve(request)
+        finally:
+            listener.upgrades.discard(upgrade)
+
+    async def _answer(self, request: web.Request) -> web.Response | _Upgrade:
         if request.path not in self._listeners:
             self.refused += 1
             return _later() if request.path in self._known else web.Response(status=404)

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import aiohttp
 import msgspec
+from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from holdfast import __version__
@@ -182,7 +183,7 @@ class HttpClient:
         headers: Mapping[str, str] | None,
         max_size: int,
         alive: Callable[[], None],
-    ) -> ClientWebSocket:
+    ) -> LiveWebSocket:
         """Dial a WebSocket. Raises HttpFailed when connect or upgrade fails."""
         try:
             async with asyncio.timeout(CONNECT_LIMIT + UPGRADE_LIMIT):
@@ -197,7 +198,7 @@ class HttpClient:
             raise HttpFailed(_upgrade_refused(error), sent=True) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error) from error
-        return ClientWebSocket(ws, alive)
+        return LiveWebSocket(ws, alive)
 
     async def close(self) -> None:
         """Close politely within `POLITE_CLOSE` seconds, then drop what is left."""
@@ -229,11 +230,16 @@ class Net:
         return HttpClient(resolver=self.resolver, proxy=self.proxy, tls=self.tls)
 
 
-class ClientWebSocket:
-    """A client WebSocket on which every frame, control frames included, is proof of life."""
+class LiveWebSocket:
+    """A WebSocket on which every frame, control frames included, is proof of life."""
 
-    def __init__(self, ws: aiohttp.ClientWebSocketResponse[Any], alive: Callable[[], None]) -> None:
-        self._ws, self._alive = ws, alive
+    def __init__(
+        self,
+        ws: aiohttp.ClientWebSocketResponse[Any] | web.WebSocketResponse[Any],
+        alive: Callable[[], None],
+        over: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ws, self._alive, self._over = ws, alive, over
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         while True:  # receive() ends it with WebSocketClosed
@@ -241,6 +247,13 @@ class ClientWebSocket:
 
     async def receive(self) -> str | bytes:
         """The next data frame. Raises WebSocketClosed."""
+        try:
+            return await self._next()
+        except WebSocketClosed:
+            self._over()
+            raise
+
+    async def _next(self) -> str | bytes:
         while True:
             frame = await self._ws.receive()
             match frame.type:
@@ -283,6 +296,7 @@ class ClientWebSocket:
         with contextlib.suppress(TimeoutError, ConnectionError, aiohttp.ClientError):
             async with asyncio.timeout(POLITE_CLOSE):
                 await self._ws.close()
+        self._over()
 
 
 def _multipart(parts: list[Part]) -> aiohttp.FormData:

@@ -96,11 +96,14 @@ class Sender:
         """The account came up or went down."""
         if up:
             self._up.set()
-            # Whoever waits out a failure of the outage need not wait any longer.
-            self._back.set()
-            self._back = asyncio.Event()
+            self.recipient_back()
         else:
             self._up.clear()
+
+    def recipient_back(self) -> None:
+        """Whoever waits out a failure need not wait any longer, unless the server said so."""
+        self._back.set()
+        self._back = asyncio.Event()
 
     def put(self, rows: list[Owed]) -> None:
         """Messages that are in the journal take their places."""
