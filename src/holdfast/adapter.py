@@ -330,8 +330,12 @@ class Link(Protocol):
         *,
         headers: Mapping[str, str] | None = None,
         max_size: int = 16 * 2**20,
+        close_code: int = 1000,
     ) -> WebSocket:
-        """Dial, owned and closed by the gateway. Raises HttpFailed when the upgrade fails."""
+        """Dial, owned and closed by the gateway. Raises HttpFailed when the upgrade fails.
+
+        ``close_code`` is what the gateway closes it with: on some platforms 1000 ends the session.
+        """
 
     def hooks(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[HookRequest]]:
         """Requests to ``path`` of the gateway's web hook server, one at a time."""

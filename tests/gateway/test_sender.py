@@ -15,7 +15,7 @@ from holdfast.messages import Outbound, Receipt
 from holdfast.store.protocol import OutboxState
 from holdfast.supervision import Cause, Kind
 from tests.gateway.desk import Mouth, Table
-from tests.gateway.tools import now
+from tests.gateway.tools import now, until
 
 
 def failed(outcome: Outcome, retry_after: float | None = None) -> SendFailed:
@@ -216,8 +216,7 @@ async def test_a_recipient_who_is_back_need_not_wait_for_the_next_rung() -> None
     table.sender.connected(True)
     table.mouth.script = [failed(Outcome.NOT_SENT)] * 8
     await table.owe("a")
-    while len(table.mouth.tries) < 8:
-        await asyncio.sleep(1)
+    await until(lambda: len(table.mouth.tries) == 8, 500)
     began = now()
     table.sender.recipient_back()
     await table.quiet()

@@ -20,7 +20,7 @@ from holdfast.lab.faults.relay import Relay
 from holdfast.lab.faults.tls import Authority, Flaw
 from holdfast.supervision import Kind
 from tests.gateway.raw import hang, raw, says
-from tests.gateway.tools import now
+from tests.gateway.tools import now, until
 
 Play = Callable[[web.WebSocketResponse], Awaitable[None]]
 
@@ -35,7 +35,11 @@ class Line:
     async def dial(self, url: str, *, max_size: int = 1_000) -> LiveWebSocket:
         """Dial."""
         return await self.client.websocket(
-            url, headers=None, max_size=max_size, alive=lambda: self.lives.append(now())
+            url,
+            headers=None,
+            max_size=max_size,
+            close_code=4000,
+            alive=lambda: self.lives.append(now()),
         )
 
     async def refused(self, url: str) -> HttpFailed:
@@ -325,3 +329,17 @@ async def test_a_flawed_certificate() -> None:
     async with HtmlPortal(tls=authority.server_context(Flaw.EXPIRED)) as portal, line(net) as made:
         error = await made.refused(portal.url("wss"))
     assert (error.cause.kind, error.cause.code) == (Kind.UNREACHABLE, "tls")
+
+
+async def test_the_close_says_the_code_it_was_told() -> None:
+    codes: list[int | None] = []
+
+    async def note(talk: web.WebSocketResponse) -> None:
+        await echo(talk)
+        codes.append(talk.close_code)
+
+    async with serving(note) as port, line() as made:
+        conn = await made.dial(ws(port))
+        await conn.close()
+        await until(lambda: codes)
+    assert codes == [4000]

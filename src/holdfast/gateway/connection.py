@@ -264,10 +264,13 @@ class Connection:
         *,
         headers: Mapping[str, str] | None = None,
         max_size: int = 16 * 2**20,
+        close_code: int = 1000,
     ) -> LiveWebSocket:
         """See `holdfast.adapter.Link.websocket`."""
         self._still_ours()
-        ws = await self._client.websocket(url, headers=headers, max_size=max_size, alive=self.alive)
+        ws = await self._client.websocket(
+            url, headers=headers, max_size=max_size, close_code=close_code, alive=self.alive
+        )
         self._sockets.append(ws)
         return ws
 

@@ -182,6 +182,7 @@ class HttpClient:
         *,
         headers: Mapping[str, str] | None,
         max_size: int,
+        close_code: int,
         alive: Callable[[], None],
     ) -> LiveWebSocket:
         """Dial a WebSocket. Raises HttpFailed when connect or upgrade fails."""
@@ -198,7 +199,7 @@ class HttpClient:
             raise HttpFailed(_upgrade_refused(error), sent=True) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error) from error
-        return LiveWebSocket(ws, alive)
+        return LiveWebSocket(ws, alive, close_code=close_code)
 
     async def close(self) -> None:
         """Close politely within `POLITE_CLOSE` seconds, then drop what is left."""
@@ -238,8 +239,11 @@ class LiveWebSocket:
         ws: aiohttp.ClientWebSocketResponse[Any] | web.WebSocketResponse[Any],
         alive: Callable[[], None],
         over: Callable[[], None] = lambda: None,
+        *,
+        close_code: int = 1000,
     ) -> None:
         self._ws, self._alive, self._over = ws, alive, over
+        self._close_code = close_code
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         while True:  # receive() ends it with WebSocketClosed
@@ -295,7 +299,7 @@ class LiveWebSocket:
         """The closing handshake, bounded by `POLITE_CLOSE`."""
         with contextlib.suppress(TimeoutError, ConnectionError, aiohttp.ClientError):
             async with asyncio.timeout(POLITE_CLOSE):
-                await self._ws.close()
+                await self._ws.close(code=self._close_code)
         self._over()
 
 

@@ -152,8 +152,9 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     },
     # The first /sync of a large account takes a server longer than any login.
     "matrix": {"attempt_timeout": 60.0, "label": "matrix"},
-    # 1000 IDENTIFY a day (Discord gateway documentation); past it the token is reset.
-    "discord": {"fresh_limit": 1000, "label": "discord"},
+    # 1000 IDENTIFY a day (past it the token is reset); a heartbeat that is not acknowledged before
+    # the next one is due ends the connection (Discord gateway documentation).
+    "discord": {"fresh_limit": 1000, "beat_misses": 1, "label": "discord"},
 }
 """What differs from the defaults, by platform."""
 

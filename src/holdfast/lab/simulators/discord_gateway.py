@@ -13,7 +13,7 @@ from holdfast.lab.simulators import discord_rules as rules
 from holdfast.lab.simulators.discord_link import Link
 from holdfast.lab.simulators.discord_platform import DiscordPlatform, answer
 from holdfast.lab.simulators.discord_rules import Close, Entry, Event, Intent, Op, Session
-from holdfast.lab.simulators.discord_world import APPLICATION, BOT, GUILD_ID, without_content
+from holdfast.lab.simulators.discord_world import BOT, GUILD_ID, without_content
 
 SILENCE_BEATS = 2.5
 """Heartbeat intervals of silence after which the server closes with 4009 (undocumented)."""
@@ -215,13 +215,14 @@ class Gateway:
 
     def _start_session(self, link: Link, session: Session) -> None:
         self._sessions[session.id] = session
+        application = self._lab.application()
         ready = {
             "v": 10,
             "user": BOT,
             "guilds": [{"id": str(GUILD_ID), "unavailable": True}],
             "session_id": session.id,
             "resume_gateway_url": link.origin.replace("http", "ws", 1) + "/gw-resume",
-            "application": {"id": APPLICATION["id"], "flags": APPLICATION["flags"]},
+            "application": {key: application[key] for key in ("id", "flags")},
             "shard": session.shard,
         }
         if (fault := self._lab.fault("huge_ready")) is not None:

@@ -12,7 +12,7 @@ from aiohttp import web
 from holdfast.lab.simulator import Handler, Simulator, wall_clock
 from holdfast.lab.simulators import discord_rules as rules
 from holdfast.lab.simulators.discord_rules import Json, Refusal, Window
-from holdfast.lab.simulators.discord_world import World
+from holdfast.lab.simulators.discord_world import APPLICATION, World
 
 Work = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -91,6 +91,11 @@ class DiscordPlatform(Simulator):
         """Whether this is the bot's token, with or without the scheme of the REST API."""
         known = isinstance(token, str) and token.removeprefix("Bot ") == self.token
         return known and not self.revoked
+
+    def application(self) -> Json:
+        """The bot's application; its flags show whether it may read contents."""
+        content = self.allowed_intents & rules.Intent.MESSAGE_CONTENT
+        return APPLICATION | {"flags": rules.CONTENT_FLAG if content else 0}
 
     def fault(self, name: str) -> dict[str, Any] | None:
         """Take a fault from the book, and note that it is played."""

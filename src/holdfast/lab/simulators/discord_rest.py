@@ -24,7 +24,6 @@ from holdfast.lab.simulators.discord_platform import (
 )
 from holdfast.lab.simulators.discord_rules import Event, Intent, Json, Refusal, invalid_form
 from holdfast.lab.simulators.discord_world import (
-    APPLICATION,
     BOT,
     BOT_ID,
     GUILD_ID,
@@ -81,7 +80,7 @@ class ChatCalls:
         return answer(BOT | {"flags": 0, "mfa_enabled": False, "locale": "en-US"})
 
     async def _application(self, _: web.Request) -> web.Response:
-        return answer(APPLICATION)
+        return answer(self._lab.application())
 
     def _channel(self, request: web.Request) -> Channel:
         return self._lab.world.channel(request.match_info["channel"])

@@ -124,6 +124,8 @@ class Intent(IntFlag):
 KNOWN_INTENTS = (1 << 17) - 1 | 0b11 << 20 | 0b11 << 24
 """Bits 0-16, 20, 21, 24 and 25 have a meaning."""
 PRIVILEGED = Intent.GUILD_MEMBERS | Intent.PRESENCES | Intent.MESSAGE_CONTENT
+CONTENT_FLAG = 1 << 19
+"""GATEWAY_MESSAGE_CONTENT_LIMITED: MESSAGE_CONTENT is switched on, for a bot in few servers."""
 MAX_FRAME = 4096
 """Bytes of a frame that a client may send; more is closed with 4002."""
 FRAMES_PER_MINUTE = 120

@@ -35,7 +35,7 @@ APPLICATION: Json = {
     "bot_public": False,
     "bot_require_code_grant": False,
     "verify_key": "00" * 32,
-    "flags": 1 << 19,
+    "flags": 0,
     "owner": BOT,
     "team": None,
     "summary": "",

@@ -1,0 +1,286 @@
+"""The words of Discord's Gateway v10: frames, close codes, messages. No I/O, no state.
+
+Sources: https://discord.com/developers/docs (pages named per table).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import IntEnum, IntFlag
+from typing import Annotated
+
+import msgspec
+
+from holdfast.adapter import BadFrame, decode
+from holdfast.messages import Attachment, Inbound, MediaKind
+from holdfast.supervision import Cause, Kind
+
+PORTAL = "in the developer portal (https://discord.com/developers/applications, your application)"
+
+
+class Op(IntEnum):
+    """Operation codes (topics/opcodes-and-status-codes)."""
+
+    DISPATCH = 0
+    HEARTBEAT = 1
+    IDENTIFY = 2
+    RESUME = 6
+    RECONNECT = 7
+    INVALID_SESSION = 9
+    HELLO = 10
+    HEARTBEAT_ACK = 11
+
+
+class Intent(IntFlag):
+    """Events to ask for (events/gateway#list-of-intents). MESSAGE_CONTENT is privileged."""
+
+    GUILDS = 1 << 0
+    GUILD_MESSAGES = 1 << 9
+    DIRECT_MESSAGES = 1 << 12
+    MESSAGE_CONTENT = 1 << 15
+
+
+DEFAULT_INTENTS = (
+    Intent.GUILDS | Intent.GUILD_MESSAGES | Intent.DIRECT_MESSAGES | Intent.MESSAGE_CONTENT
+)
+
+
+# -- why Discord closes -----------------------------------------------------------------------
+
+
+class Close(IntEnum):
+    """Close codes (topics/opcodes-and-status-codes#gateway-gateway-close-event-codes)."""
+
+    UNKNOWN_ERROR = 4000
+    UNKNOWN_OPCODE = 4001
+    DECODE_ERROR = 4002
+    NOT_AUTHENTICATED = 4003
+    AUTHENTICATION_FAILED = 4004
+    ALREADY_AUTHENTICATED = 4005
+    INVALID_SEQ = 4007
+    RATE_LIMITED = 4008
+    SESSION_TIMED_OUT = 4009
+    INVALID_SHARD = 4010
+    SHARDING_REQUIRED = 4011
+    INVALID_VERSION = 4012
+    INVALID_INTENTS = 4013
+    DISALLOWED_INTENTS = 4014
+
+
+TOKEN_HINT = f"Reset the token {PORTAL}: Bot, put it into the configuration, `holdfast reload`."
+CONTENT_HINT = (
+    f"Switch on Message Content Intent (and any other privileged one in `intents`) {PORTAL}: Bot, "
+    "Privileged Gateway Intents; then run `holdfast kick`."
+)
+_REPORT = "Discord did not understand Holdfast: please report this."
+
+_CLOSES: dict[int, tuple[Kind, str, str]] = {
+    Close.UNKNOWN_ERROR: (Kind.LOST, "an unknown error", ""),
+    Close.UNKNOWN_OPCODE: (Kind.PROTOCOL, "unknown opcode", _REPORT),
+    Close.DECODE_ERROR: (Kind.PROTOCOL, "invalid payload", _REPORT),
+    Close.NOT_AUTHENTICATED: (Kind.SESSION, "not authenticated", ""),
+    Close.AUTHENTICATION_FAILED: (Kind.CREDENTIALS, "the token was refused", TOKEN_HINT),
+    Close.ALREADY_AUTHENTICATED: (Kind.LOST, "already authenticated", ""),
+    Close.INVALID_SEQ: (Kind.SESSION, "the sequence number is wrong", ""),
+    Close.RATE_LIMITED: (Kind.THROTTLED, "too many frames", ""),
+    # A session that is really gone answers the Resume with op 9; often it is not.
+    Close.SESSION_TIMED_OUT: (Kind.LOST, "the session timed out", ""),
+    Close.INVALID_SHARD: (Kind.REFUSED, "invalid shard", _REPORT),
+    Close.SHARDING_REQUIRED: (
+        Kind.REFUSED,
+        "the bot is in too many servers for one connection",
+        "Remove the bot from some servers: Holdfast uses one shard, for up to 2500 of them.",
+    ),
+    Close.INVALID_VERSION: (Kind.REFUSED, "invalid protocol version", "Update Holdfast."),
+    Close.INVALID_INTENTS: (
+        Kind.REFUSED,
+        "invalid intents",
+        "Correct `intents` in the configuration.",
+    ),
+    Close.DISALLOWED_INTENTS: (Kind.REFUSED, "the bot lacks a privileged intent", CONTENT_HINT),
+}
+
+TOO_FAST_WAIT = 60.0
+"""Seconds after 4008: the limit is 120 frames in 60 s (events/gateway#rate-limiting)."""
+
+
+def close_cause(code: int, reason: str = "") -> Cause:
+    """What a close code means; codes that are not documented are a loss like any other."""
+    kind, what, hint = _CLOSES.get(code, (Kind.LOST, "the connection was lost", ""))
+    return Cause(
+        kind,
+        f"discord_close_{code}",
+        f"Discord closed the gateway with {code}: {what}" + (f" ({reason})" if reason else ""),
+        hint,
+        retry_after=TOO_FAST_WAIT if code == Close.RATE_LIMITED else None,
+    )
+
+
+# -- frames and answers -----------------------------------------------------------------------
+
+
+class Frame(msgspec.Struct):
+    """The envelope of every gateway frame."""
+
+    op: int
+    s: int | None = None
+    t: str | None = None
+    d: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class StartLimit(msgspec.Struct):
+    """How many Identify calls are left, ``reset_after`` in milliseconds."""
+
+    total: int = 1000
+    remaining: int = 1000
+    reset_after: float = 0.0
+    max_concurrency: int = 1
+    """Identify calls per 5 s."""
+
+
+class Gateway(msgspec.Struct):
+    """Where to connect (GET /gateway/bot)."""
+
+    url: str
+    session_start_limit: StartLimit = msgspec.field(default_factory=StartLimit)
+
+
+class Hello(msgspec.Struct):
+    """``heartbeat_interval`` in milliseconds."""
+
+    heartbeat_interval: Annotated[float, msgspec.Meta(gt=0)]
+
+
+class User(msgspec.Struct):
+    """A person or a bot; ``global_name`` is what people are shown."""
+
+    id: str
+    username: str = ""
+    global_name: str | None = None
+    bot: bool = False
+
+
+class Ready(msgspec.Struct):
+    """The proof of a fresh login."""
+
+    session_id: str
+    resume_gateway_url: str
+    user: User
+
+
+# -- messages ---------------------------------------------------------------------------------
+
+MESSAGE_EVENTS = frozenset({"MESSAGE_CREATE", "MESSAGE_UPDATE"})
+
+DM = 1
+"""Channel type of a private chat (resources/channel#channel-object-channel-types)."""
+
+SAID = frozenset({0, 19})
+"""Message types that a person wrote: DEFAULT and REPLY (resources/message); the others are
+notices of the system."""
+
+
+class File(msgspec.Struct):
+    """An attachment; its signed address expires after about a day."""
+
+    url: str
+    filename: str = ""
+    content_type: str | None = None
+    size: int | None = None
+
+
+class Reference(msgspec.Struct):
+    """The message that a reply answers."""
+
+    message_id: str | None = None
+
+
+class Quoted(msgspec.Struct):
+    """The answered message itself."""
+
+    author: User | None = None
+
+
+class Message(msgspec.Struct):
+    """``d`` of a message event."""
+
+    id: str
+    channel_id: str
+    author: User | None = None
+    content: str = ""
+    timestamp: str = ""
+    edited_timestamp: str | None = None
+    type: int = 0
+    guild_id: str | None = None
+    webhook_id: str | None = None
+    mentions: list[User] = []
+    attachments: list[File] = []
+    message_reference: Reference | None = None
+    referenced_message: Quoted | None = None
+
+
+def message_of(event: str, data: msgspec.Raw, own_id: str) -> Message | None:
+    """What a person wrote or edited; None for ourselves, other bots and notices.
+
+    Raises BadFrame.
+    """
+    message = decode(Message, bytes(data))
+    if event == "MESSAGE_UPDATE" and message.edited_timestamp is None:
+        return None  # Discord itself has added the preview of a link
+    if message.author is None:
+        raise BadFrame(f"{event} without author")
+    automatic = message.author.bot or message.webhook_id is not None
+    if automatic or message.author.id == own_id or message.type not in SAID:
+        return None
+    return message
+
+
+def inbound(message: Message, own_id: str) -> Inbound:
+    """A message for the gateway. A thread is a channel of its own, with its own id."""
+    assert message.author is not None
+    edited, quoted = _unix(message.edited_timestamp), message.referenced_message
+    to_us = quoted is not None and quoted.author is not None and quoted.author.id == own_id
+    reference = message.message_reference if message.type == 19 else None
+    return Inbound(
+        id=f"{message.id}e{round(edited * 1000)}" if edited is not None else message.id,
+        chat=message.channel_id,
+        sender=message.author.id,
+        sender_name=message.author.global_name or message.author.username,
+        text=_without(message.content, own_id),
+        at=edited if edited is not None else _unix(message.timestamp),
+        private=message.guild_id is None,
+        mentioned=to_us or any(user.id == own_id for user in message.mentions),
+        reply_to=None if reference is None else reference.message_id,
+        edit_of=message.id if edited is not None else None,
+        attachments=tuple(map(_attachment, message.attachments)),
+    )
+
+
+def message_id(ours: str) -> str:
+    """Discord's id of a message; ours differs for edits."""
+    return ours.partition("e")[0]
+
+
+def _without(text: str, own_id: str) -> str:
+    for mention in (f"<@{own_id}>", f"<@!{own_id}>"):  # the latter is deprecated, and still sent
+        text = text.replace(mention, "")
+    return text.strip()
+
+
+def _unix(timestamp: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(timestamp or "").timestamp()
+    except ValueError:
+        return None
+
+
+def _attachment(file: File) -> Attachment:
+    kinds = {"image": MediaKind.IMAGE, "video": MediaKind.VIDEO, "audio": MediaKind.AUDIO}
+    mime = file.content_type or ""
+    return Attachment(
+        kind=kinds.get(mime.partition("/")[0], MediaKind.FILE),
+        name=file.filename,
+        mime=mime,
+        size=file.size,
+        ref=file.url,
+    )
