@@ -299,7 +299,7 @@ async def test_a_deaf_process_is_killed() -> None:
 
 async def test_the_example_of_the_page_runs() -> None:
     """docs/sdk.md, with a vendor whose client connects, hears something, and returns."""
-    page = Path(__file__).parents[1] / "docs" / "sdk.md"
+    page = Path(__file__).parents[2] / "docs" / "sdk.md"
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     told: list[str] = []
 
