@@ -285,6 +285,9 @@ class Link(Protocol):
     """Position in the platform's stream, JSON values; stored by `deliver` and `commit`."""
     http: Http
     """A client on a fresh connection pool that dies with this connection."""
+    hooks_url: str
+    """Base URL of the gateway's own HTTP server as seen from this machine, without trailing slash;
+    empty before the first `hooks`."""
 
     def step(self, name: str, limit: float | None = None) -> None:
         """A named step of the attempt begins and must finish in ``limit`` (default 10) s."""

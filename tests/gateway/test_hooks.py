@@ -304,3 +304,15 @@ async def test_what_asked_for_no_websocket_does_not_become_one() -> None:
             assert reply.status == 400
         await until(lambda: ends == [1006])
         task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("host", "base"), [("127.0.0.1", "127.0.0.1"), ("", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")]
+)
+async def test_its_own_address_is_known_while_it_listens(host: str, base: str) -> None:
+    hooks = HookServer(host, 0)
+    assert hooks.url == ""
+    await hooks.start()
+    assert hooks.url == f"http://{base}:{hooks.port}"
+    await hooks.stop()
+    assert hooks.url == ""

@@ -91,7 +91,6 @@ class Feishu(Adapter):
     def __init__(self, settings: FeishuSettings, tools: Tools) -> None:
         self._settings, self._tools = settings, tools
         self._api = api.Api(settings.app_id, settings.app_secret, settings.base_url)
-        self._bot: api.Bot | None = None
 
     @property
     def endpoint(self) -> str:
@@ -117,9 +116,8 @@ class Feishu(Adapter):
             await self._serve(link)
             return
         link.step("identity")
-        if self._bot is None:  # a bot's open_id never changes
-            self._bot = await self._api.whoami(link.http)
-        await stream.run(link, self._api, self._bot.open_id)
+        bot = await self._api.whoami(link.http)  # anew each time: nothing leaks into the next one
+        await stream.run(link, self._api, bot.open_id)
 
     async def _serve(self, link: Link) -> None:
         """Events by web hook. That we are called is up to Feishu: the beat proves token and API."""

@@ -274,6 +274,11 @@ class Connection:
         self._sockets.append(ws)
         return ws
 
+    @property
+    def hooks_url(self) -> str:
+        """See `holdfast.adapter.Link.hooks_url`."""
+        return self._host.hooks.url
+
     def hooks(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[HookRequest]]:
         """See `holdfast.adapter.Link.hooks`."""
         self._still_ours()

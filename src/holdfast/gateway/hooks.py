@@ -23,6 +23,9 @@ MAX_BODY = 4 * 2**20
 ANSWER_LIMIT = 15.0
 """Seconds until a request that nobody answered gets a 503, so that the platform sends again."""
 
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+"""An address that means all of them -> one of them."""
+
 WAITING = 64
 """Requests that may wait for one account; further ones get a 503 at once."""
 
@@ -125,6 +128,14 @@ class HookServer:
         self._starting = asyncio.Lock()
         self.refused = 0
         """Requests to no path of ours, too large, or beyond the waiting limit."""
+
+    @property
+    def url(self) -> str:
+        """Base URL as seen from this machine; empty while nobody listens."""
+        if self._runner is None:
+            return ""
+        host = _LOOPBACK.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     async def start(self) -> None:
         """Listen; idempotent. Raises OSError when the address is taken."""

@@ -146,6 +146,7 @@ class OpenPlatform(Simulator):
 
     async def bot_info(self, _: web.Request) -> web.Response:
         """``bot/v3/info``: the bot stands beside ``code``, not in ``data``."""
+        self.note("whoami")
         bot = {
             "activate_status": 2,
             "app_name": BOT_NAME,
