@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
@@ -140,12 +140,13 @@ class WebSocketClosed(AdapterError):
 class HttpFailed(AdapterError):
     """A request got no whole answer.
 
-    ``sent`` is False only when it is certain that the peer never saw the request.
+    ``sent`` is False only when it is certain that the peer never saw the request. ``reply`` is what
+    answered a WebSocket upgrade in its place, as far as it is known (its body is not).
     """
 
-    def __init__(self, cause: Cause, *, sent: bool) -> None:
+    def __init__(self, cause: Cause, *, sent: bool, reply: HttpReply | None = None) -> None:
         super().__init__(cause)
-        self.sent = sent
+        self.sent, self.reply = sent, reply
 
 
 class Outcome(StrEnum):
@@ -285,10 +286,6 @@ class Link(Protocol):
     """Position in the platform's stream, JSON values; stored by `deliver` and `commit`."""
     http: Http
     """A client on a fresh connection pool that dies with this connection."""
-    hooks_url: str
-    """Base URL of the gateway's own HTTP server as seen from this machine, without trailing slash;
-    empty before the first `hooks`."""
-
     def step(self, name: str, limit: float | None = None) -> None:
         """A named step of the attempt begins and must finish in ``limit`` (default 10) s."""
 
@@ -339,6 +336,11 @@ class Link(Protocol):
 
         ``close_code`` is what the gateway closes it with: on some platforms 1000 ends the session.
         """
+
+    @property
+    def hooks_url(self) -> str:
+        """Base URL of the gateway's own HTTP server as seen from this machine, without trailing
+        slash; empty before the first `hooks`."""
 
     def hooks(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[HookRequest]]:
         """Requests to ``path`` of the gateway's web hook server, one at a time."""
@@ -465,6 +467,14 @@ def decode(kind: type[T], data: bytes | str) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadFrame(f"{error}") from error
+
+
+Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+"""A whole number from a peer: what JSON holds exactly (RFC 8259, section 6).
+
+Python's own has no bounds, and one beyond these fits neither a float nor the journal: a message
+with such a date or size could be taken neither in nor off the platform's hands.
+"""
 
 
 _LOCAL_ERRNO = frozenset(

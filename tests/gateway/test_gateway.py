@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from holdfast.adapter import Health, Outcome, SendFailed
 from holdfast.errors import ConfigError
 from holdfast.gateway.gateway import Gateway, UnknownAccount
 from holdfast.lab.faults.backlog import FullBacklog
-from holdfast.messages import Inbound
-from holdfast.supervision import Published, State
+from holdfast.messages import Inbound, Outbound, Receipt
+from holdfast.supervision import Cause, Kind, Published, State
 from holdfast.testing import MemoryStore
 from tests.gateway.house import config, house, parrot, reach
-from tests.gateway.parrot import Aviary, mute
+from tests.gateway.parrot import Aviary, Parrot, mute
 from tests.gateway.tools import census, now, until
 
 
@@ -40,6 +41,41 @@ async def test_a_message_is_answered(tmp_path: Path) -> None:
         assert aviary.sent[0]["text"] == "echo: hello"
         entry = gateway.status().accounts["bot"]
         assert (entry.state, entry.inbox, entry.outbox) == ("connected", 0, 0)
+
+
+class Revoked(Parrot):
+    """Its token is refused in every call, and its socket lives on."""
+
+    valid = False
+
+    async def send(self, message: Outbound) -> Receipt:
+        """See `Adapter.send`."""
+        if not self.valid:
+            raise SendFailed(Outcome.NOT_SENT, Cause(Kind.CREDENTIALS, "parrot_revoked"))
+        return await super().send(message)
+
+    async def check(self) -> Health:
+        """See `Adapter.check`."""
+        bad = Cause(Kind.CREDENTIALS, "parrot_revoked", "the token was revoked")
+        return Health(cause=None if self.valid else bad)
+
+
+async def test_a_token_refused_on_a_send_is_fatal_while_its_socket_still_lives(
+    tmp_path: Path,
+) -> None:
+    async with Aviary() as aviary:
+        account = parrot("bot", aviary.url, kind=Revoked)
+        async with house(tmp_path, account) as gateway:
+            await reach(gateway, "bot", Published.CONNECTED)
+            await aviary.say("1", "hello")
+            await reach(gateway, "bot", Published.FATAL, 60)
+            desk = gateway.desk("bot")
+            assert isinstance(desk.account.adapter, Revoked)
+            desk.account.adapter.valid = True
+            gateway.kick("bot")
+            await reach(gateway, "bot", Published.CONNECTED)
+            await until(lambda: aviary.sent)
+            assert aviary.sent[0]["text"] == "echo: hello"
 
 
 async def test_an_account_that_hangs_at_its_start_holds_up_no_other(tmp_path: Path) -> None:

@@ -6,17 +6,19 @@ import pytest
 
 from holdfast.supervision import (
     RULES,
+    Close,
     Kick,
     Kind,
     Policy,
     Published,
     Reconfigured,
+    Refused,
     Remedy,
     State,
     Who,
 )
 
-from .driver import Driver, closed, opened
+from .driver import Driver, cause, closed, opened
 
 VERDICTS = [Kind.CREDENTIALS, Kind.REFUSED]
 
@@ -303,3 +305,45 @@ def test_only_a_verdict_ever_blocks(kind: Kind) -> None:
         driver.end(kind)
     blocked = driver.state() is State.BLOCKED
     assert blocked == (RULES[kind].remedy is Remedy.PERSON)
+
+
+# -- what a send has learned -------------------------------------------------------------------
+
+
+def test_credentials_refused_on_a_send_are_verified_while_the_connection_still_lives() -> None:
+    driver = Driver().well()
+    effects = driver.send(Refused(cause(Kind.CREDENTIALS, "send_401")))
+    assert effects == [Close(driver.generation)]
+    driver.end()
+    driver.wait_for(State.CONNECTING, within=200.0)
+    assert driver.opens[-1][1].verify
+    driver.end(Kind.CREDENTIALS, "check_401")
+    assert driver.view().published is Published.FATAL
+    assert driver.cause.code == "check_401"
+
+
+def test_credentials_found_good_are_not_doubted_again_at_once() -> None:
+    driver = Driver().well()
+    driver.send(Refused(cause(Kind.CREDENTIALS)))
+    driver.end()
+    driver.wait_for(State.CONNECTING, within=200.0)
+    driver.verified()
+    driver.live()
+    assert driver.send(Refused(cause(Kind.CREDENTIALS))) == []
+    driver.wait(driver.machine.policy.verify_first)
+    assert driver.send(Refused(cause(Kind.CREDENTIALS))) == [Close(driver.generation)]
+
+
+@pytest.mark.parametrize("kind", [Kind.THROTTLED, Kind.UNREACHABLE])
+def test_a_send_that_fails_for_another_reason_doubts_nothing(kind: Kind) -> None:
+    driver = Driver().well()
+    assert driver.send(Refused(cause(kind))) == []
+
+
+def test_a_refused_send_of_an_account_that_is_down_changes_nothing() -> None:
+    driver = Driver().fail()
+    before = driver.view()
+    assert driver.send(Refused(cause(Kind.CREDENTIALS))) == []
+    assert driver.view() == before
+    driver.live().stop()
+    assert driver.send(Refused(cause(Kind.CREDENTIALS))) == []

@@ -25,6 +25,7 @@ from holdfast.supervision import (
     Policy,
     Ready,
     Reconfigured,
+    Refused,
     Start,
     State,
     Step,
@@ -73,6 +74,10 @@ class Account(RuleBasedStateMachine):
     def reconfigure(self) -> None:
         self.shell.server_wait_until = float("-inf")
         self.shell.send(Reconfigured(POLICY))
+
+    @rule(cause=CAUSES)
+    def refuse_a_send(self, cause: Cause) -> None:
+        self.shell.send(Refused(cause))
 
     @rule(slept=TIMES)
     def wake(self, slept: float) -> None:

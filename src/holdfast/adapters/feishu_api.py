@@ -251,10 +251,10 @@ def posted(reply: HttpReply) -> Posted:
 
 
 def upgrade_cause(error: HttpFailed) -> Cause:
-    """Why an upgrade failed. Feishu's reasons are in headers, kept by the client's own error."""
-    headers: Mapping[str, str] = getattr(error.__cause__, "headers", None) or {}
+    """Why an upgrade failed. Feishu's reasons are in headers."""
+    headers = error.reply.headers if error.reply is not None else {}
     status, message, code = (
-        headers.get(f"Handshake-{name}", "") for name in ("Status", "Msg", "Autherrcode")
+        headers.get(f"handshake-{name}", "") for name in ("status", "msg", "autherrcode")
     )
     return rules.upgrade_cause(status, message, code, error.cause)
 

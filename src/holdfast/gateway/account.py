@@ -25,7 +25,7 @@ from holdfast.gateway.net import HttpClient, Net
 from holdfast.gateway.shell import Shell
 from holdfast.messages import Gap, Inbound
 from holdfast.store.protocol import Received, Store
-from holdfast.supervision import Memory, Open, Policy, Report, Start, State
+from holdfast.supervision import Cause, Memory, Open, Policy, Refused, Report, Start, State
 
 log = logging.getLogger("holdfast.account")
 
@@ -192,6 +192,10 @@ class Account(Shell):
     def recipient_back(self) -> None:
         """Somebody who could not be reached can be again."""
         self._on_recipient_back(self)
+
+    def refused(self, cause: Cause) -> None:
+        """A send was refused for its credentials."""
+        self.post(Refused(cause))
 
     def missed(self, reason: str, since: float | None) -> None:
         """Report a gap; by default from the last proof of life of the connection before."""

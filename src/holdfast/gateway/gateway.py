@@ -286,6 +286,7 @@ class Gateway:
             ambiguous=config.ambiguous,
             clock=self._clock,
             rand=self._rand,
+            on_credentials=lambda cause: account.refused(cause),
         )
         account = Account(
             config.name,

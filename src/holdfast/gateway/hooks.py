@@ -107,12 +107,13 @@ class _Listener:
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self.queue: asyncio.Queue[Request] = asyncio.Queue(WAITING)
+        self.unanswered: dict[int, Request] = {}
         self.upgrades: set[_Upgrade] = set()
 
     def dismiss(self) -> None:
         """Nobody reads any more: whoever waits is asked to come again, WebSockets are closed."""
-        while not self.queue.empty():
-            self.queue.get_nowait().respond(503)
+        for request in self.unanswered.values():
+            request.respond(503)
         for upgrade in self.upgrades:
             upgrade.over.set()
 
@@ -236,14 +237,18 @@ class HookServer:
             asyncio.get_running_loop().create_future(),
         )
         listener = self._listeners.get(request.path)  # the body took its time to come
+        if listener is None:
+            return _later()
         try:
-            if listener is None:
-                return _later()
             listener.queue.put_nowait(hook)
         except asyncio.QueueFull:
             self.refused += 1
             return _later()
-        return await hook.answer
+        listener.unanswered[id(hook)] = hook
+        try:
+            return await hook.answer
+        finally:
+            del listener.unanswered[id(hook)]
 
 
 def _later() -> web.Response:

@@ -196,7 +196,9 @@ class HttpClient:
                     timeout=aiohttp.ClientWSTimeout(ws_close=POLITE_CLOSE),
                 )
         except aiohttp.WSServerHandshakeError as error:
-            raise HttpFailed(_upgrade_refused(error), sent=True) from error
+            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+            reply = HttpReply(error.status, headers, b"")
+            raise HttpFailed(_upgrade_refused(reply), sent=True, reply=reply) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error) from error
         return LiveWebSocket(ws, alive, close_code=close_code)
@@ -339,13 +341,12 @@ async def _refuse_redirected_upgrade(
     return answer
 
 
-def _upgrade_refused(error: aiohttp.WSServerHandshakeError) -> Cause:
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+def _upgrade_refused(reply: HttpReply) -> Cause:
     return Cause(
-        Kind.THROTTLED if error.status == 429 else Kind.UNREACHABLE,
-        f"upgrade_{error.status}",
-        f"the WebSocket upgrade was answered with HTTP {error.status}",
-        retry_after=HttpReply(error.status, headers, b"").retry_after,
+        Kind.THROTTLED if reply.status == 429 else Kind.UNREACHABLE,
+        f"upgrade_{reply.status}",
+        f"the WebSocket upgrade was answered with HTTP {reply.status}",
+        retry_after=reply.retry_after,
     )
 
 

@@ -29,7 +29,7 @@ from holdfast.gateway.classify import classified, not_cancelled
 from holdfast.gateway.stored import stored
 from holdfast.messages import Receipt
 from holdfast.store.protocol import OutboxState, Owed, Store
-from holdfast.supervision import Cause
+from holdfast.supervision import Cause, Kind
 from holdfast.supervision.backoff import jittered, rung
 
 log = logging.getLogger("holdfast.sender")
@@ -71,13 +71,16 @@ class Sender:
         ambiguous: str = "resend",
         clock: Callable[[], float] = time.time,
         rand: Callable[[], float] = random.random,
+        on_credentials: Callable[[Cause], None] = lambda cause: None,
     ) -> None:
+        """``on_credentials`` hears of every send that was refused for its credentials."""
         self.sent = self.refused = self.unknown = 0
         """Messages accepted, refused for good, and of unknown fate, by this process."""
         self.last_sent: float | None = None
         """Unix seconds of the last acceptance."""
         self._account, self._adapter, self._store = account, adapter, store
         self._ambiguous, self._clock, self._rand = ambiguous, clock, rand
+        self._on_credentials = on_credentials
         self._up = asyncio.Event()
         self._back = asyncio.Event()
         self._chats: dict[str, deque[Owed]] = {}
@@ -168,6 +171,8 @@ class Sender:
                 failures += 1
                 unknowns += _outcome(error) is Outcome.UNKNOWN
                 cause = self._cause(error)
+                if cause.kind is Kind.CREDENTIALS:
+                    self._on_credentials(cause)
                 delay = self._delay(cause, failures)
                 ready_at, binding = loop.time() + delay, cause.retry_after is not None
                 not_before = self._clock() + delay

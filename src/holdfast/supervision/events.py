@@ -66,6 +66,13 @@ class Reconfigured:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """Our credentials were refused elsewhere than on the connection: by a send."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
 class FromConnection:
     """Base of all events of one connection; another generation's event is dropped."""
 
@@ -144,6 +151,7 @@ Event = (
     | Kick
     | Woke
     | Reconfigured
+    | Refused
     | Step
     | Ready
     | Alive

@@ -37,6 +37,7 @@ from holdfast.supervision.events import (
     Probe,
     Ready,
     Reconfigured,
+    Refused,
     Report,
     Start,
     Step,
@@ -99,6 +100,7 @@ class Supervisor:
         self._resumable = False
         self._resume_failures = 0
         self._outage_since: float | None = None
+        self._refused_at: float | None = None
         self._last_proof: float | None = None
         self._since = 0.0
         self._published = Published.STOPPED
@@ -129,6 +131,8 @@ class Supervisor:
                 self._woke(slept, now)
             case Reconfigured(policy=policy):
                 self._reconfigured(policy, now)
+            case Refused(cause=cause):
+                self._refused(cause, now)
             case Ended(cause=cause):
                 self._ended(cause, now)
             case Budget(remaining=remaining, total=total, reset_after=reset_after):
@@ -313,6 +317,15 @@ class Supervisor:
             self._pulse.alive(now)
         if self.state is State.SUSPECT:
             self._go(Trigger.PROOF, State.LIVE, now)
+
+    def _refused(self, cause: Cause, now: float) -> None:
+        """The connection may outlive its credentials by hours: give it up, and ask."""
+        if self._pulse is None or self.state is State.CLOSING or cause.retryable:
+            return
+        if self._refused_at is not None and now - self._refused_at < self.policy.verify_first:
+            return  # they have just been found good: nothing new is known
+        self._refused_at = now
+        self._give_up(cause, now)
 
     def _beat_acked(self, now: float) -> None:
         if self._pulse is not None:
