@@ -15,7 +15,7 @@ from tests.harness import Running, running
 
 def hook_url(run: Running) -> str:
     """The address Meta is to call."""
-    number = WhatsAppSimulator().phone_number_id
+    number = run.adapter.identity.removeprefix("whatsapp:")
     return f"http://127.0.0.1:{run.hooks.port}/whatsapp/{number}"
 
 
