@@ -42,7 +42,7 @@ docs: .venv/.dev
 	$(PYTHON) -m venv .venv || { rm -rf .venv; tools/install_venv.sh; $(PYTHON) -m venv .venv; }
 
 .venv/.demo: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[cli]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[cli,feishu]'
 	touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt

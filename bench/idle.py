@@ -113,7 +113,7 @@ async def idle(directory: Path, seconds: float, *options: str) -> dict[str, Any]
         tables = {
             kind.platform: await stack.enter_async_context(_away(kind)) for kind in SIMULATORS
         }
-        pid = await stack.enter_async_context(_gateway(directory, tables, *options))
+        pid = await stack.enter_async_context(gateway(directory, tables, *options))
         first = Footprint.of(pid)
         await asyncio.sleep(seconds)
         last = Footprint.of(pid)
@@ -134,15 +134,18 @@ async def _away(kind: type[Simulator]) -> AsyncIterator[dict[str, Any]]:
 
 
 @contextlib.asynccontextmanager
-async def _gateway(
-    directory: Path, tables: Mapping[str, Mapping[str, Any]], *options: str
+async def gateway(
+    directory: Path,
+    tables: Mapping[str, Mapping[str, Any]],
+    *options: str,
+    limit: float = CONNECT_LIMIT,
 ) -> AsyncIterator[int]:
-    """``holdfast run`` with every account connected; its process id."""
+    """``holdfast run`` with every account connected, within so many seconds; its process id."""
     process = await asyncio.create_subprocess_exec(
         *_run(directory, tables, *options), stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await _connected(directory, process.pid, len(tables))
+        await _connected(directory, process.pid, len(tables), limit)
         yield process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -162,8 +165,8 @@ def _run(directory: Path, tables: Mapping[str, Mapping[str, Any]], *options: str
     return [sys.executable, "-m", "holdfast.cli", "--config", str(config), "run", *options]
 
 
-async def _connected(directory: Path, pid: int, accounts: int) -> None:
-    async with asyncio.timeout(CONNECT_LIMIT):
+async def _connected(directory: Path, pid: int, accounts: int, limit: float) -> None:
+    async with asyncio.timeout(limit):
         while True:
             with contextlib.suppress(OSError, msgspec.DecodeError):
                 status = read(directory / "state" / "gateway_state.json")
@@ -200,7 +203,7 @@ async def imported(directory: Path) -> set[str]:
         )
         draining = asyncio.create_task(process.communicate())
         try:
-            await _connected(directory, process.pid, 1)
+            await _connected(directory, process.pid, 1, CONNECT_LIMIT)
         finally:
             process.send_signal(signal.SIGTERM)
             _, log = await draining

@@ -1,6 +1,6 @@
 """What the journal costs beside the least that SQLite can do, in one run.
 
-    python -m bench.store [--rows 1000000] [--messages 20000] [--dir PATH] > store.json
+    python -m bench.store [--rows 1000000] [--messages 20000] [--rounds 7] [--dir PATH] > store.json
 
 `floor` is a bare sqlite3 loop in one thread with one commit a row; `group floor` is a bare thread
 that commits whatever asyncio producers queued, with no class of the product. Ratios compare runs
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import sqlite3
 import statistics
@@ -26,10 +27,12 @@ from typing import Any
 import msgspec
 
 from holdfast.messages import Inbound
-from holdfast.store.schema import Place, prepare
+from holdfast.store import known
+from holdfast.store.opening import Place, prepare
 from holdfast.store.sqlite import SqliteStore
 
 PRODUCERS = (1, 16, 64, 256)
+AT_SIZE_PRODUCERS = (1, 64, 256)
 TEXT = "x" * 900
 """With the envelope, about the 1,000 bytes a row of performance.md."""
 
@@ -166,13 +169,13 @@ async def throughput(directory: Path, count: int) -> dict[str, Any]:
 
 
 def fill(path: Path, rows: int, *, scattered: bool) -> None:
-    """A journal of the last days: everything done but a hundred messages."""
+    """A journal of the last day: everything done but a hundred messages."""
     prepare(Place(path=path)).release()
     db = sqlite3.connect(path)
     db.execute("PRAGMA synchronous = OFF")
     payload = msgspec.msgpack.encode(message("filled"))
     [names] = ids("filled", 1, rows, scattered=scattered)
-    # Built in the order of arrival, then indexed: the same tables, in a fraction of the time.
+    began = time.time() - 86_400
     db.executemany(
         "INSERT INTO inbox (account, message, chat, payload, state, received_at, settled_at)"
         " VALUES ('a', ?, 'chat', ?, ?, ?, ?)",
@@ -181,53 +184,71 @@ def fill(path: Path, rows: int, *, scattered: bool) -> None:
                 name,
                 payload,
                 "done" if n < rows - 100 else "received",
-                n,
-                n if n < rows - 100 else None,
+                began + 86_400 * n / rows,
+                began + 86_400 * n / rows if n < rows - 100 else None,
             )
             for n, name in enumerate(names)
         ),
     )
+    known.learn(db)
     db.commit()
     db.close()
+    # What the system still has to write of this would be charged to the first rounds.
+    os.sync()
 
 
-async def at_size(directory: Path, rows: int, count: int, *, scattered: bool) -> dict[str, Any]:
-    """Start-up and intake of an empty and a full journal, in alternating rounds."""
-    kind = "scattered" if scattered else "rising"
-    paths = {"empty": directory / f"empty-{kind}.db", "full": directory / f"full-{kind}.db"}
-    await asyncio.to_thread(fill, paths["full"], rows, scattered=scattered)
-    report: dict[str, Any] = {}
-    rates: dict[str, dict[int, list[float]]] = {n: {1: [], 64: [], 256: []} for n in paths}
-    for name, path in paths.items():
-        start = time.perf_counter()
-        store = await SqliteStore.open(path)
-        await store.cursor("a")
-        waiting = await store.unhandled("a")
-        await store.owed("a")
-        await store.depth("a")
-        report[name] = {
-            "start_seconds": round(time.perf_counter() - start, 4),
-            "unhandled": len(waiting),
+async def start_seconds(path: Path) -> tuple[float, int]:
+    """Until a gateway has all it starts with, and how many messages it found waiting."""
+    start = time.perf_counter()
+    store = await SqliteStore.open(path)
+    await store.cursor("a")
+    waiting = await store.unhandled("a")
+    await store.owed("a")
+    await store.depth("a")
+    # The first message waits for what is read at the first write.
+    await store.receive("a", [message("first")], None)
+    seconds = time.perf_counter() - start
+    await store.close()
+    return round(seconds, 4), len(waiting)
+
+
+async def intake(path: Path, prefix: str, producers: int, count: int, *, scattered: bool) -> float:
+    """Rows a second of a journal that is opened for it."""
+    store = await SqliteStore.open(path)
+    await store.receive("a", [message(f"{prefix}-warm")], None)
+    names = ids(prefix, producers, count if producers > 1 else count // 8, scattered=scattered)
+
+    async def receive(inbound: Inbound) -> None:
+        await store.receive("a", [inbound], None)
+
+    found = await produce(receive, names)
+    await store.close()
+    return found["rows_per_second"]
+
+
+async def at_size(
+    directory: Path, rows: int, count: int, rounds: int, *, scattered: bool
+) -> dict[str, Any]:
+    """Start-up and intake of a full journal and of one that is new in each round, in turns."""
+    full = directory / f"full-{'scattered' if scattered else 'rising'}.db"
+    await asyncio.to_thread(fill, full, rows, scattered=scattered)
+    seconds, waiting = await start_seconds(full)
+    report: dict[str, Any] = {"start_seconds": seconds, "unhandled": waiting}
+    for producers in AT_SIZE_PRODUCERS:
+        rates: dict[str, list[float]] = {"empty": [], "full": []}
+        for turn in range(rounds):
+            empty = directory / f"empty-{producers}-{turn}-{scattered}.db"
+            for name, path in (("empty", empty), ("full", full)):
+                prefix = f"x{name}{turn}{producers}"
+                rate = await intake(path, prefix, producers, count, scattered=scattered)
+                rates[name].append(rate)
+            empty.unlink()
+        ratios = [b / a for a, b in zip(rates["empty"], rates["full"], strict=True)]
+        report[str(producers)] = {
+            "rows_per_second": {n: round(statistics.median(r)) for n, r in rates.items()},
+            "full_of_empty": round(statistics.median(ratios), 3),
+            "spread": [round(min(ratios), 3), round(max(ratios), 3)],
         }
-        await store.close()
-    for turn in range(3):
-        for name, path in paths.items():
-            store = await SqliteStore.open(path)
-
-            async def receive(inbound: Inbound, store: SqliteStore = store) -> None:
-                await store.receive("a", [inbound], None)
-
-            for producers, found in rates[name].items():
-                share = count if producers > 1 else count // 8
-                names = ids(f"x{name}{turn}{producers}", producers, share, scattered=scattered)
-                found.append((await produce(receive, names))["rows_per_second"])
-            await store.close()
-    for name in paths:
-        report[name]["rows_per_second"] = {p: statistics.median(r) for p, r in rates[name].items()}
-    report["full_of_empty"] = {
-        p: round(statistics.median(rates["full"][p]) / statistics.median(rates["empty"][p]), 3)
-        for p in rates["full"]
-    }
     return report
 
 
@@ -237,6 +258,7 @@ async def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=7, help="of full and empty, in turns")
     parser.add_argument("--dir", default=None, help="where the files go: the disk to measure")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir) as name:
@@ -249,7 +271,11 @@ async def main() -> None:
             "throughput": await throughput(directory, options.messages),
             "at_size": {
                 kind: await at_size(
-                    directory, options.rows, options.messages, scattered=kind == "scattered"
+                    directory,
+                    options.rows,
+                    options.messages,
+                    options.rounds,
+                    scattered=kind == "scattered",
                 )
                 for kind in ("rising", "scattered")
             },

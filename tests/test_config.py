@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holdfast.adapters import BUILT_IN
 from holdfast.config import (
     Config,
     GatewaySettings,
@@ -246,3 +249,17 @@ def test_no_text_is_too_odd_for_one_line(tmp_path: Path, text: str) -> None:
     with contextlib.suppress(ConfigError):
         config = load(write(tmp_path, text))
     assert config is None
+
+
+@pytest.mark.parametrize("platform", BUILT_IN)
+def test_only_the_configured_platforms_are_imported(platform: str) -> None:
+    code = (
+        "import sys; from holdfast.adapters import find; "
+        f"find({platform!r}, 'here'); "
+        "print({m.split('.')[2].split('_')[0] for m in sys.modules "
+        "if m.startswith('holdfast.adapters.')})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.strip() == str({platform})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import shutil
@@ -17,6 +18,7 @@ from holdfast.cli.exits import Exit
 from holdfast.config import AccountKeys, GatewaySettings
 from holdfast.observe.status import AccountStatus, CauseStatus, ProofStatus, Status
 from holdfast.supervision import RULES, Policy, Published
+from holdfast.supervision.policy import preset
 from holdfast.web import api
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +119,29 @@ def test_every_field_has_an_explanation_and_a_row(kind: type) -> None:
     for name, explanation in found.items():
         assert explanation, f"{kind.__name__}.{name} has no docstring"
         assert f"| `{name}` |" in text
+
+
+NOT_CODES = {"whatsapp_business_account", "whatsapp_business_api_data"}
+"""Words of Meta's API that look like codes of ours."""
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_setting_and_every_cause_of_a_platform_is_on_its_page(name: str) -> None:
+    page = (DOCS / "platforms" / f"{name}.md").read_text(encoding="utf-8")
+    for field in find(name, "").Settings.__struct_fields__:
+        assert f"| `{field}` |" in page, field
+    texts = {
+        node.value
+        for file in sorted((ROOT / "src" / "holdfast" / "adapters").glob(f"{name}*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    form = re.compile(rf"{preset(name).label}_[a-z0-9_]+")
+    codes = {text for text in texts if form.fullmatch(text)} - NOT_CODES
+    assert codes
+    for code in sorted(codes):
+        # What ends in "_" is the beginning of a family, such as `qq_close_4009`.
+        assert f"`{code}" in page if code.endswith("_") else re.search(rf"`{code}(_\.\.\.)?`", page)
 
 
 @pytest.mark.parametrize("name", parser.COMMANDS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
-import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -26,7 +25,6 @@ from holdfast.config import build
 from holdfast.lab.faults.relay import Relay
 from holdfast.messages import Attachment, Inbound, MediaKind, Outbound, Reply
 from holdfast.observe import status
-from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Kind, Published, Report
 from holdfast.testing import MemoryStore
 from tests.gateway.tools import until
@@ -183,26 +181,6 @@ def test_the_fields_of_a_message_are_those_there_are() -> None:
     table = text.split("`holdfast.messages.Inbound`:")[1].split("`holdfast.agents.Turn`")[0]
     told = {field for row in re.findall(r"^\| (`.*?) \|", table, re.M) for field in row.split(", ")}
     assert told == {f"`{field}`" for field in Inbound.__struct_fields__ if field != "context"}
-
-
-async def test_dead_letters_are_found_by_the_queries(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    store = await SqliteStore.open(path)
-    (row,) = await store.receive(
-        "bot", [Inbound(id="m1", chat="ann", sender="ann", text="hello")], None
-    )
-    await store.bury(row.row, "no answer within 120 s")
-    (owed,) = await store.post("bot", [Outbound(key="k1", chat="ann", text="x")])
-    await store.refuse(owed.row, "blocked")
-    queries = blocks(ROOT / "docs/agents.md", "sql")[0].strip().splitlines()
-    reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True)  # while the gateway has it open
-    found = [reader.execute(query).fetchall() for query in queries]
-    reader.close()
-    await store.close()
-    assert found == [
-        [("bot", "m1", "ann", 0, "no answer within 120 s")],
-        [("bot", "k1", "ann", 0, "blocked")],
-    ]
 
 
 def run_example(page: str, home: Path) -> str:

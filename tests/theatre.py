@@ -16,7 +16,7 @@ from holdfast.gateway.gateway import Gateway
 from holdfast.gateway.notify import ServiceManager
 from holdfast.gateway.watchdog import LoopWatchdog
 from holdfast.lab.stage import SAMPLE, Stage
-from holdfast.observe.status import AccountStatus, believed
+from holdfast.observe.status import AccountStatus
 from holdfast.store.protocol import Store
 from holdfast.supervision import Report, View
 from holdfast.testing import MemoryStore
@@ -93,8 +93,7 @@ class Theatre:
         while True:
             for name, entry in self.gateway.status().accounts.items():
                 if name in self.stages:
-                    gaps = int(entry.gap is not None)
-                    self.stages[name].sample(believed(entry, self.wall()), gaps, self.every)
+                    self.stages[name].sample(entry, self.wall(), self.every)
             await asyncio.sleep(self.every)
 
 

@@ -17,15 +17,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from holdfast.adapter import Secret
 from holdfast.adapters import BUILT_IN, find
 from holdfast.cli import parser
 from holdfast.cli.exits import Exit
 from holdfast.config import AccountKeys, GatewaySettings
+from holdfast.conformance import Bench, Suite, expected_rows, to_markdown
+from holdfast.conformance.bench import SILENCE
 from holdfast.observe.status import AccountStatus, CauseStatus, ProofStatus, Status
 from holdfast.supervision import PRESETS, RULES, Kind, Policy, Published, State
 from holdfast.supervision.states import ACTS, diagram
@@ -138,7 +142,9 @@ def default(info: msgspec.structs.FieldInfo) -> str:
         return "required"
     factory = info.default_factory
     value = info.default if factory is msgspec.NODEFAULT else factory()
-    return "unset" if value is None else f"`{msgspec.json.encode(value).decode()}`"
+    if value is None or isinstance(value, Secret):  # the default of a secret can only be none
+        return "unset"
+    return f"`{msgspec.json.encode(value).decode()}`"
 
 
 def configurable_presets() -> str:
@@ -182,6 +188,26 @@ def members(kind: type) -> str:
     return table("| Field | Meaning |\n|---|---|", rows)
 
 
+# -- the block of conformance.md ------------------------------------------------------------------
+
+
+def benches() -> list[Bench[Any]]:
+    """The bench of every built-in platform, from its module among the tests."""
+    found: list[Bench[Any]] = []
+    for name in BUILT_IN:
+        members = vars(import_module(f"tests.conformance.test_{name}")).values()
+        suites = (m for m in members if isinstance(m, type) and issubclass(m, Suite))
+        found += [suite.bench for suite in suites if suite is not Suite]
+    return found
+
+
+def conformance() -> str:
+    """The results that the suites enforce, and the silence they allow; nothing is run."""
+    longer = [f"{b.silence:g} s on {b.platform}" for b in benches() if b.silence != SILENCE]
+    limits = ", ".join([f"{SILENCE:g} s", *longer])
+    return f"{to_markdown(expected_rows(*benches()))}\nSilence limit: {limits}."
+
+
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "states": states,
     "published": published,
@@ -199,6 +225,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "account-status": partial(members, AccountStatus),
     "cause-status": partial(members, CauseStatus),
     "proof-status": partial(members, ProofStatus),
+    "conformance": conformance,
 }
 
 
@@ -265,4 +292,5 @@ def main(arguments: list[str], docs: Path = DOCS) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(DOCS.parent))  # the benches are among the tests
     sys.exit(main(sys.argv[1:]))

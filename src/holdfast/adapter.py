@@ -185,6 +185,11 @@ class HttpReply:
         return decode(kind, self.body)
 
     @property
+    def is_html(self) -> bool:
+        """A web page: where an API was asked, a proxy or a login portal speaks in its place."""
+        return "html" in self.headers.get("content-type", "")
+
+    @property
     def retry_after(self) -> float | None:
         """Seconds of a Retry-After header in its numeric form; None otherwise."""
         try:
@@ -286,6 +291,7 @@ class Link(Protocol):
     """Position in the platform's stream, JSON values; stored by `deliver` and `commit`."""
     http: Http
     """A client on a fresh connection pool that dies with this connection."""
+
     def step(self, name: str, limit: float | None = None) -> None:
         """A named step of the attempt begins and must finish in ``limit`` (default 10) s."""
 
@@ -514,7 +520,6 @@ def http_cause(reply: HttpReply, label: str) -> Cause:
 
     429 waits, 5xx and HTML pages pass by themselves; anything else is the peer's breach.
     """
-    html = "html" in reply.headers.get("content-type", "")
     match reply.status:
         case 429:
             return Cause(
@@ -530,7 +535,7 @@ def http_cause(reply: HttpReply, label: str) -> Cause:
                 reply.summary,
                 retry_after=reply.retry_after,
             )
-        case status if html:
+        case status if reply.is_html:
             return Cause(
                 Kind.PROTOCOL,
                 f"{label}_unexpected_html",
@@ -540,3 +545,13 @@ def http_cause(reply: HttpReply, label: str) -> Cause:
             )
         case status:
             return Cause(Kind.PROTOCOL, f"{label}_http_{status}", reply.summary)
+
+
+def outcome_of(reply: HttpReply) -> Outcome:
+    """What a refusal means for the message it carried, where nothing but HTTP says something.
+
+    Only meaningful of an answer that is no success.
+    """
+    if reply.status >= 500:
+        return Outcome.UNKNOWN  # a proxy's 502 may hide a delivered message
+    return Outcome.NOT_SENT if reply.status == 429 or reply.is_html else Outcome.REFUSED

@@ -22,10 +22,15 @@ import msgspec
 from holdfast.adapter import Adapter, Secret, Settings
 from holdfast.adapters import find
 from holdfast.errors import ConfigError
+from holdfast.store.protocol import DEDUPE_SECONDS
 from holdfast.supervision import Policy, PolicyError, preset
 
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 """Account names appear in file names, URLs and metrics."""
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhd])")
+UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+"""Seconds of the units a duration may be written in."""
 
 DEFAULT_FILE = "holdfast.toml"
 
@@ -51,13 +56,16 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Seconds an agent may take for one message."""
     handler_attempts: int = 3
     """Tries per message before it becomes a dead letter."""
+    retention: float = DEDUPE_SECONDS
+    """How long settled messages are kept to recognise repetitions: seconds, or ``"36h"`` or
+    ``"7d"``; at least 24 hours."""
 
 
 class AccountKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys every ``[accounts.NAME]`` table has besides its platform's own."""
 
     platform: str
-    """``telegram``, ``qqbot``, ``matrix``, or one that an installed package adds."""
+    """One of Holdfast's own, for example ``telegram``, or one that an installed package adds."""
     agent: str | None = None
     """What answers this account: ``echo`` or ``python:module:function``."""
     enabled: bool = True
@@ -171,7 +179,17 @@ def build(document: Mapping[str, Any], path: Path) -> Config:
 
 
 def _gateway(table: Any, where: str) -> GatewaySettings:
+    if isinstance(table, dict) and isinstance(table.get("retention"), str):
+        table = {**table, "retention": _duration(table["retention"], f"{where} retention")}
     settings = _convert(table, GatewaySettings, where)
+    if not DEDUPE_SECONDS <= settings.retention < float("inf"):
+        raise ConfigError(
+            f"{where} retention",
+            f"{settings.retention:g} s is less than the 24 hours in which platforms send again"
+            if settings.retention < DEDUPE_SECONDS
+            else "must be a number of seconds",
+            'for example retention = "24h"',
+        )
     host, _, port = settings.hook_listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
         raise ConfigError(f"{where} hook_listen", f"{settings.hook_listen!r} is not HOST:PORT")
@@ -181,6 +199,14 @@ def _gateway(table: Any, where: str) -> GatewaySettings:
     for key in ("hook_url", "proxy"):
         _check_url(getattr(settings, key), f"{where} {key}")
     return settings
+
+
+def _duration(text: str, where: str) -> float:
+    """Seconds of a text such as ``36h``. Raises ConfigError."""
+    found = DURATION.fullmatch(text)
+    if found is None:
+        raise ConfigError(where, f"{text!r} is not a duration", 'write seconds, "36h" or "7d"')
+    return float(found[1]) * UNITS[found[2]]
 
 
 def _account(

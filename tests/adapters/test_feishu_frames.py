@@ -208,6 +208,11 @@ def test_threads_and_replies_are_told() -> None:
     assert (message.private, message.context) == (False, {"message": "om_1"})
 
 
+@pytest.mark.parametrize("date", ["", "soon", "-1", "²", "9" * 400, "9" * 5000])
+def test_a_date_that_is_none_is_no_harm(date: str) -> None:
+    assert said("text", {"text": "hi"}, create_time=date).at is None
+
+
 def test_a_post_is_read_line_by_line() -> None:
     post = {
         "title": "News",

@@ -186,6 +186,7 @@ async def test_a_time_that_is_none_is_refused(moment: str) -> None:
         sealed("another key", {"header": {}}),
         sealed(KEY, "not an event"),
     ],
+    ids=["none", "object", "list", "no base64", "empty", "too short", "another key", "no event"],
 )
 async def test_what_is_not_encrypted_with_our_key_is_refused(body: bytes) -> None:
     async with hooked() as (sim, run, url):
@@ -193,6 +194,14 @@ async def test_what_is_not_encrypted_with_our_key_is_refused(body: bytes) -> Non
         assert (await post(url, body, signed(KEY, body)))[0] == 401
         assert run.account.skipped_frames == 1
         assert codes(run) == []
+
+
+@pytest.mark.parametrize("name", ["signature", "request-nonce", "request-timestamp"])
+async def test_a_header_of_any_bytes_is_merely_a_false_proof(name: str) -> None:
+    body = sealed(KEY, {})
+    headers = signed(KEY, body) | {f"x-lark-{name}": "\udcff\udcfe"}
+    with pytest.raises(BadFrame, match="without a true signature"):
+        Hook(KEY, "").check_signature(request(body, headers), time.time())
 
 
 async def test_memory_for_signatures_is_bounded() -> None:

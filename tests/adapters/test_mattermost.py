@@ -205,6 +205,7 @@ async def test_a_thread_reply_that_the_server_notifies_us_of_is_for_us() -> None
         ("bad_frame", "[]", 1),
         ("bad_frame", '{"event": "posted", "data": {}}', 1),
         ("bad_frame", '{"seq": "x"}', 1),
+        ("bad_frame", '{"status": "OK", "seq_reply": 9, "data": {"server_time": "now"}}', 1),
     ],
 )
 async def test_odd_frames_end_nothing(fault: str, raw: str | None, skipped: int) -> None:

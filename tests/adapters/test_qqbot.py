@@ -112,7 +112,16 @@ async def test_odd_frames_never_end_a_connection(fault: str) -> None:
         assert sim.count("ws-open") == 1
 
 
-@pytest.mark.parametrize("raw", ["[]", '{"op": 0, "s": 5, "t": "C2C_MESSAGE_CREATE", "d": {}}'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "[]",
+        '{"op": 0, "s": 5, "t": "C2C_MESSAGE_CREATE", "d": {}}',
+        '{"op": 0, "s": 5, "t": "READY", "d": {}}',
+        '{"op": 10, "d": {"heartbeat_interval": "soon"}}',
+        f'{{"op": 0, "s": {10**30}, "t": "C2C_MESSAGE_CREATE", "d": {{}}}}',
+    ],
+)
 async def test_a_message_that_can_not_be_read_is_skipped_and_counted(raw: str) -> None:
     async with bot() as (sim, run):
         sim.faults.arm("bad_frame", raw=raw)

@@ -207,6 +207,13 @@ async def test_a_chat_of_another_platform_is_refused() -> None:
         assert (error.outcome, error.cause.code) == (Outcome.REFUSED, "qq_bad_chat")
 
 
+async def test_what_was_said_can_not_be_changed() -> None:
+    async with talking() as (sim, run, message):
+        error = await refused(run, answer(message, "better", edit_of="earlier"))
+        assert (error.outcome, error.cause.code) == (Outcome.REFUSED, "qq_no_edits")
+        assert sim.heard == []
+
+
 async def test_an_attachment_that_is_gone_is_refused() -> None:
     async with talking() as (sim, run, _):
         gone = Attachment(kind=MediaKind.IMAGE, ref=f"{sim.url}/_files/none/a.png")

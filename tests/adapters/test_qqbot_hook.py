@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from holdfast.adapters.qqbot import QQBot
-from holdfast.adapters.qqbot_wire import signing_key
+from holdfast.adapters.qqbot_wire import signed, signing_key
 from holdfast.errors import StoreError
 from holdfast.lab.simulators.qqbot import QQBotSimulator
 from holdfast.lab.simulators.qqbot_rules import callback_headers
@@ -126,6 +126,20 @@ async def test_a_callback_without_a_signature_is_refused(headers: dict[str, str]
         assert run.account.view().published is Published.CONNECTED
 
 
+@pytest.mark.parametrize("given", ["", "签", "\udcff\udcfe"])
+def test_a_signature_of_any_bytes_is_merely_false(given: str) -> None:
+    assert not signed(signing_key("secret"), given, b"1700000000{}")
+
+
+async def test_a_timestamp_that_is_no_moment_is_refused() -> None:
+    async with hooked() as (sim, run, url):
+        for moment in ("9" * 5000, "9" * 13, "-1", ""):
+            headers = callback_headers(sim.app_id, sim.secret, moment, event("fake"))
+            assert (await post(url, event("fake"), headers))[0] == 401
+        assert run.messages == []
+        assert run.account.unknown_errors == 0
+
+
 @pytest.mark.parametrize("shift", [-301, 301])
 async def test_a_replayed_callback_is_refused(shift: int) -> None:
     async with hooked() as (sim, run, url):
@@ -171,7 +185,7 @@ async def test_what_can_not_be_stored_is_not_acknowledged_and_comes_again() -> N
 async def test_the_api_is_probed_and_a_revoked_secret_is_found() -> None:
     async with hooked() as (sim, run, _):
         await asyncio.sleep(190)
-        assert run.account.view().beats == 3
+        assert run.account.view().beats == 7
         sim.revoke()
         await run.published(Published.FATAL)
         cause = run.account.view().cause

@@ -25,6 +25,8 @@ class Place:
 
     directory: Path
     tables: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the table [gateway]."""
 
     @property
     def config(self) -> Path:
@@ -37,7 +39,7 @@ class Place:
     def write(self, **tables: Mapping[str, Any]) -> None:
         """Write a configuration with these accounts."""
         self.tables = dict(tables)
-        lines: list[str] = []
+        lines = ["[gateway]", *(f"{key} = {_toml(value)}" for key, value in self.settings.items())]
         for name, table in tables.items():
             lines.append(f"[accounts.{name}]")
             lines += [f"{key} = {_toml(value)}" for key, value in table.items()]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli import logs, tables
+from holdfast.cli import logs, tables, words
 from holdfast.cli.tables import Cell, Table, Tone, plain
 from holdfast.config import build
 
@@ -38,6 +38,26 @@ def test_plain_columns_are_aligned_also_beside_wide_characters() -> None:
         "bot     connected  -",
         "机器人  fatal      bad [2Jthing here",
     ]
+
+
+def test_a_fitted_table_cuts_its_last_column_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = Table(("NAME", "WHY"), [("bot", Cell("机器人" * 9, Tone.BAD)), ("other", "fine")])
+    monkeypatch.setenv("COLUMNS", "30")
+    cut = tables.fitted(wide)
+    assert plain(cut) == ["NAME   WHY", "bot    " + "机器人" * 3 + "机器…", "other  fine"]
+    assert cut.rows[0][-1] == Cell("机器人" * 3 + "机器…", Tone.BAD)
+    monkeypatch.setenv("COLUMNS", "10")
+    assert plain(tables.fitted(wide))[1] == "bot    机器人机器…"
+    monkeypatch.setenv("COLUMNS", "200")
+    assert plain(tables.fitted(wide)) == plain(wide)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (0.4, "0 s"), (59, "59 s"), (3_599, "59 min"), (90_000, "1 d")],
+)
+def test_about_how_long(seconds: float, text: str) -> None:
+    assert words.about(seconds) == text
 
 
 def test_no_escape_reaches_anything_but_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

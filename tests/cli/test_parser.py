@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -11,6 +12,7 @@ import pytest
 
 from holdfast import __version__
 from holdfast.cli import main
+from holdfast.cli.catalogue import BOXES, VERBS
 from holdfast.cli.exits import Exit
 from holdfast.cli.parser import COMMANDS, build
 
@@ -30,8 +32,9 @@ def test_every_command_has_help_with_an_example(
 def test_every_command_leads_to_a_function_and_its_example_parses(command: object) -> None:
     name, run = command.name, command.run  # type: ignore[attr-defined]
     module, _, function = run.partition(":")
-    assert callable(getattr(import_module(module), function))
-    words = COMMANDS[name].example.split()
+    functions = [function] if function else [verb.function for verb in VERBS.values()]
+    assert all(callable(getattr(import_module(module), one)) for one in functions)
+    words = shlex.split(COMMANDS[name].example)
     assert words[0] == "holdfast"
     assert build().parse_args(words[1:]).command == name
 
@@ -58,6 +61,15 @@ def test_no_command_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]
         "demo --seconds soon",
         "demo --port 99999",
         "status extra",
+        "dead",
+        "dead bury in-1",
+        "dead show",
+        "dead list --state done",
+        "inbox list --state sent",
+        "outbox list --limit 0",
+        "gaps --dismiss first",
+        "send bot 1",
+        "backup",
     ],
 )
 def test_a_wrong_command_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +77,34 @@ def test_a_wrong_command_line(line: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["--config c.toml status", "status --config c.toml"])
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_of_a_box_has_help_and_leads_to_its_function(
+    box: str, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main([box, verb, "--help"]) == Exit.OK
+    assert VERBS[verb].text in capsys.readouterr().out
+    args = build().parse_args([box, verb, *(["in-1"] if verb != "list" else [])])
+    assert (args.command, args.verb) == (box, verb)
+    assert args.run == f"holdfast.cli.boxes:{VERBS[verb].function}"
+
+
+def test_names_may_stand_before_and_after_the_options() -> None:
+    for line in ("dead drop in-1 out-2 --yes", "dead drop --yes in-1 out-2"):
+        assert build().parse_args(line.split()).names == ["in-1", "out-2"]
+
+
+def test_a_chat_may_be_a_negative_number() -> None:
+    args = build().parse_args(["send", "bot", "-100123", "hello"])
+    assert (args.chat, args.text) == ("-100123", "hello")
+    assert build().parse_args("dead list --chat -100123".split()).chat == "-100123"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--config c.toml status", "status --config c.toml", "dead list --config c.toml"],
+)
 def test_the_configuration_may_be_named_before_and_after(line: str) -> None:
     assert build().parse_args(line.split()).config == Path("c.toml")
 
@@ -89,12 +128,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f'{{"version":"{__version__}"}}\n'
 
 
-def test_looking_loads_no_server_no_adapter_and_no_rich(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["status"], ["dead", "list"], ["gaps"]])
+def test_looking_loads_no_server_no_adapter_and_no_rich(tmp_path: Path, words: list[str]) -> None:
     config = tmp_path / "holdfast.toml"
     config.write_text('[accounts.bot]\nplatform = "telegram"\ntoken = { env = "UNSET" }\n')
     script = (
         "import sys; from holdfast.cli import main;"
-        f"code = main(['--config', {str(config)!r}, 'status']);"
+        f"code = main(['--config', {str(config)!r}, *{words!r}]);"
         "bad = {'aiohttp', 'rich', 'sqlite3', 'uvloop', 'holdfast.gateway',"
         " 'holdfast.adapters.telegram'} & set(sys.modules);"
         "assert code == 4, code; assert not bad, bad"

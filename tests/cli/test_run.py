@@ -145,8 +145,8 @@ async def test_no_secret_leaves_the_process(
             assert await place.command("kick", "bot") == Exit.OK
             await until(place, lambda status: status.accounts["bot"].state == "fatal")
             assert await place.command("status") == Exit.ATTENTION
-            for command in (["status", "--json"], ["explain", "bot"], ["history"], ["reload"]):
-                await place.command(*command)
+            for line in ("status --json", "explain bot", "history", "reload", "dead list", "gaps"):
+                await place.command(*line.split())
             assert await place.command("check") == Exit.FAILED
             process.signal(signal.SIGINT)
             assert await process.ended() == Exit.OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 from holdfast.adapters import BUILT_IN
 from holdfast.cli import main
 from holdfast.cli.exits import Exit
-from holdfast.cli.starter import starter
+from holdfast.cli.journal import JOURNAL
+from holdfast.cli.starter import ACCOUNTS, starter
 from holdfast.config import load
 from holdfast.lab.simulators.telegram import TelegramSimulator
 from tests.cli.gateway import Place
 
-ENVIRONMENT = {"TELEGRAM_TOKEN": "1:x", "QQBOT_SECRET": "x", "MATRIX_PASSWORD": "x"}
+VARIABLE = re.compile(r'env = "(\w+)"')
 
 
 # -- init -----------------------------------------------------------------------------------------
@@ -30,10 +32,15 @@ def test_what_init_writes_loads_once_the_secrets_are_there(
     options = [word for name in platforms for word in ("--platform", name)]
     assert main(["init", str(path), *options]) == Exit.OK
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    accounts = load(path).accounts
-    assert sorted(account.platform for account in accounts.values()) == sorted(platforms)
+    for name in VARIABLE.findall(path.read_text(encoding="utf-8")):
+        monkeypatch.setenv(name, "1:x")
+    config = load(path)
+    assert sorted(config.accounts[name].platform for name in config.accounts) == sorted(platforms)
+    assert not config.warnings  # no secret in the file
+
+
+def test_every_built_in_platform_has_a_template() -> None:
+    assert ACCOUNTS.keys() >= BUILT_IN.keys()
 
 
 def test_a_platform_without_a_template_still_gets_a_table() -> None:
@@ -91,6 +98,34 @@ async def test_check_tells_good_from_bad(
 
         assert await place.command("check", "bad") == Exit.FAILED
         assert "there are: away, good, wrong" in capsys.readouterr().err
+
+
+@pytest.mark.real_time
+@pytest.mark.slow
+async def test_a_damaged_journal_is_told_until_somebody_has_taken_it_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Place(tmp_path)
+    damaged = b"not a journal " * 1000
+    async with TelegramSimulator() as sim:
+        place.write(bot=sim.account())
+        place.state.mkdir()
+        (place.state / JOURNAL).write_bytes(damaged)
+        assert await place.command("check") == Exit.FAILED
+        shown = capsys.readouterr()
+        assert str(place.state / JOURNAL) in shown.err
+        assert "good" in shown.out
+        async with place.gateway() as process:
+            assert "journal damaged, set aside" in process.log
+            assert await place.command("gaps", "--json") == Exit.OK
+            (gap,) = json.loads(capsys.readouterr().out)["gaps"]
+            assert "was damaged and set aside" in gap["reason"]
+            assert await place.command("check") == Exit.FAILED
+            assert "a damaged journal was set aside" in capsys.readouterr().err
+            (aside,) = place.state.glob(f"{JOURNAL}.damaged-*")
+            assert aside.read_bytes() == damaged
+            aside.rename(tmp_path / "taken away")
+            assert await place.command("check") == Exit.OK
 
 
 @pytest.mark.parametrize(

@@ -304,11 +304,13 @@ class Parrot(Adapter):
         return "polly"
 
 
-def bench(adapter: type[Parrot] = Parrot, **others: Any) -> Bench[Perch]:
+def bench(
+    adapter: type[Parrot] = Parrot, server: type[Perch] = Perch, **others: Any
+) -> Bench[Perch]:
     """The bench of an adapter on a perch."""
     return Bench[Perch](
         adapter=adapter,
-        server=Perch,
+        server=server,
         faults={
             Need.STALL_LOGIN: "mute_login",
             Need.REVOKE: Perch.revoke,

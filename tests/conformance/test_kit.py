@@ -8,6 +8,7 @@ import itertools
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +19,11 @@ from holdfast.adapter import (
     AdapterError,
     BadFrame,
     Continuity,
+    HttpFailed,
     Link,
     Liveness,
+    Outcome,
+    SendFailed,
     Traits,
     WebSocket,
     WebSocketClosed,
@@ -29,6 +33,7 @@ from holdfast.conformance import (
     Bench,
     BenchError,
     Broken,
+    Ending,
     Need,
     Result,
     Row,
@@ -210,6 +215,18 @@ def replace_key(message: Any, key: str) -> Any:
     return msgspec.structs.replace(message, key=key)
 
 
+class DoublesSends(SendsUnmarked):
+    """Says of a send of unknown fate that it has not happened."""
+
+    traits: ClassVar[Traits] = Traits(liveness=Parrot.traits.liveness, max_text=100, replays=True)
+
+    async def send(self, message: Any) -> Any:
+        try:
+            return await super().send(message)
+        except HttpFailed as error:
+            raise SendFailed(Outcome.NOT_SENT, error.cause) from error
+
+
 DEFECTS = [
     pytest.param(NeverReady, "C01", "not connected", id="never-ready"),
     pytest.param(LeavesTasks, "C01", "parrot orphan", id="leaves-tasks"),
@@ -229,6 +246,7 @@ DEFECTS = [
     pytest.param(SwallowsCancel, "C22", "not noticed within 5 s", id="swallows-cancel"),
     pytest.param(SwallowsCancel, "C23", "still runs after a stop", id="swallows-the-stop"),
     pytest.param(SendsUnmarked, "C29", "2 answers", id="new-key-each-try"),
+    pytest.param(DoublesSends, "C29", "was doubled is not marked", id="no-mark"),
 ]
 
 
@@ -372,6 +390,13 @@ def test_without_a_list_of_endings_c08_fails() -> None:
         judge(SCENARIOS["C08"], bare)
 
 
+@pytest.mark.parametrize("kind", [Kind.LOST, Kind.UNREACHABLE])
+def test_what_the_kit_itself_breaks_is_not_taken_for_an_ending(kind: Kind) -> None:
+    idle = replace(PARROT, endings=[Ending("nothing", kind, lambda perch: None)])
+    with pytest.raises(Broken, match=f"nothing: not seen as {kind}"):
+        judge(SCENARIOS["C08"], idle)
+
+
 @pytest.mark.parametrize(
     ("adapter", "tables", "problem"),
     [
@@ -403,15 +428,17 @@ def test_the_table_has_a_column_for_each_platform_and_notes_for_each_reason() ->
         Row("b", "C01", "connect", Result.PASS),
         Row("a", "C01", "connect", Result.DEVIATION, "it is shy"),
         Row("a", "C02", "refused", Result.NOT_APPLICABLE, "never"),
+        Row("a", "C03", "mute", Result.NOT_APPLICABLE, "never"),
     ]
     assert to_markdown(rows).splitlines() == [
         "| | scenario | a | b |",
         "|---|---|---|---|",
         "| C01 | connect | deviation [1] | pass |",
         "| C02 | refused | n/a [2] |  |",
+        "| C03 | mute | n/a [2] |  |",
         "",
-        "1. a, C01: it is shy",
-        "2. a, C02: never",
+        "1. a: it is shy",
+        "2. a: never",
     ]
 
 

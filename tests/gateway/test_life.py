@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -403,3 +404,29 @@ async def test_each_account_only_hears_of_new_messages() -> None:
         await until(lambda: aviary.stored == ["1", "2"])
         assert [row.message.id for row in heard] == ["2"]
         assert bot.account.received == 1
+
+
+class Picky(MemoryStore):
+    """Can not hold one message, whatever comes with it."""
+
+    async def receive(
+        self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
+    ) -> list[Received]:
+        """See `MemoryStore.receive`."""
+        if any(message.id == "bad" for message in messages):
+            raise StoreError("store_refused", "an integer of 4000 digits", "report it")
+        return await super().receive(account, messages, cursor)
+
+
+async def test_a_message_the_journal_can_not_hold_is_passed_over() -> None:
+    """It would end each connection and come back for ever."""
+    store = Picky()
+    async with Aviary() as aviary, running(Parrot, aviary.config, store=store) as bot:
+        await bot.connected()
+        for id in ("before", "bad", "after"):
+            await aviary.say(id)
+        await until(lambda: aviary.stored == ["before", "bad", "after"])
+        assert [message.id for message in bot.messages] == ["before", "after"]
+        assert bot.account.skipped_frames == 1
+        assert (await store.cursor("bot"))["seq"] == "after"
+        assert bot.account.view().generation == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from holdfast.messages import Inbound, Outbound
 
@@ -25,3 +26,8 @@ def inbound(name: str = "m1", *, chat: str = "chat", text: str = "hello") -> Inb
 
 def outbound(key: str = "k1", *, text: str = "answer") -> Outbound:
     return Outbound(key=key, chat="chat", text=text, reply_to="m1")
+
+
+def names(directory: Path, part: str = "") -> list[str]:
+    """The files of a directory whose names contain ``part``."""
+    return sorted(path.name for path in directory.iterdir() if part in path.name)

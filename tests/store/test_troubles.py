@@ -15,9 +15,12 @@ import pytest
 
 from holdfast.errors import StoreError
 from holdfast.messages import Gap
-from holdfast.store import schema
-from holdfast.store.schema import SCHEMA_VERSION, Place, prepare, set_aside, trouble
+from holdfast.store import opening, schema
+from holdfast.store.aside import set_aside
+from holdfast.store.opening import Place, prepare
+from holdfast.store.schema import SCHEMA_VERSION
 from holdfast.store.sqlite import SqliteStore
+from holdfast.store.troubles import trouble
 from tests.store.journal import DAY, Clock, inbound, outbound
 
 
@@ -58,6 +61,7 @@ async def test_a_full_journal_fails_the_whole_group_and_recovers_by_itself(tmp_p
     last_error = store.counters.last_error
     assert last_error is not None
     assert last_error.code == "store_full"
+    assert store.notice.startswith("store_full: journal ")
 
     results = await asyncio.gather(
         *(store.receive("a", [inbound(f"more-{n}", text="x" * 9_000)], None) for n in range(5)),
@@ -71,6 +75,7 @@ async def test_a_full_journal_fails_the_whole_group_and_recovers_by_itself(tmp_p
     assert await store.prune() >= stored
     assert len(await store.receive("a", [inbound("after", text="x" * 9_000)], None)) == 1
     assert not store.counters.failing
+    assert store.notice == ""
     await store.close()
 
 
@@ -94,6 +99,7 @@ async def test_a_full_disk_stops_intake_until_there_is_room(small_disk: Path) ->
     store = await SqliteStore.open(small_disk / "j.db")
     stored, error = await fill(store)
     assert error.code == "store_full"
+    assert "there is no room left" in store.notice
     ballast.unlink()
     assert len(await store.receive("a", [inbound("after")], None)) == 1
     await store.close()
@@ -181,7 +187,7 @@ async def test_a_second_owner_is_refused(tmp_path: Path) -> None:
     assert error.code == "store_in_use"
     assert f"process {os.getpid()}" in error.problem
     with pytest.raises(StoreError, match="in use"):
-        set_aside(tmp_path / "j.db")
+        set_aside(tmp_path / "j.db", 0.0)
     assert len(await store.receive("a", [inbound()], None)) == 1
     await store.close()
     store = await SqliteStore.open(tmp_path / "j.db")
@@ -217,9 +223,10 @@ async def test_a_journal_damaged_before_it_is_opened_again_is_said(tmp_path: Pat
     path = tmp_path / "j.db"
     store = await SqliteStore.open(path)
     path.write_bytes(b"not a database at all" * 500)
-    with pytest.raises(StoreError, match="not a journal") as caught:
+    with pytest.raises(StoreError, match="malformed") as caught:
         await store.receive("a", [inbound()], None)
     assert caught.value.code == "store_damaged"
+    assert "restart the gateway" in caught.value.hint
     await store.close()
 
 
@@ -230,8 +237,9 @@ async def test_a_cancelled_opening_leaves_no_lock(tmp_path: Path) -> None:
     await asyncio.wait([opening])
     assert opening.cancelled()
     store = await SqliteStore.open(tmp_path / "j.db")
-    assert (tmp_path / "j.db.lock").read_text() == f"{os.getpid()}\n"
+    assert (tmp_path / "j.db.lock").read_text() == f"{os.getpid()}\nmade\nopen\n"
     await store.close()
+    assert (tmp_path / "j.db.lock").read_text() == f"{os.getpid()}\nmade\n"
 
 
 # -- the file -------------------------------------------------------------------------------------
@@ -254,14 +262,16 @@ async def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> No
     path.write_bytes(b"not a database at all" * 500)
     error = await failure_of_open(path)
     assert error.code == "store_damaged"
-    assert "set it aside" in error.hint
+    assert "sets it aside" in error.hint
     assert path.read_bytes() == b"not a database at all" * 500
 
-    (tmp_path / "j.db.damaged-1").write_text("an older one")
+    aside = tmp_path / "j.db.damaged-20010909T014640Z"
+    aside.write_text("an older one")
     (tmp_path / "j.db-wal").write_text("log")
-    assert set_aside(path) == tmp_path / "j.db.damaged-2"
-    assert (tmp_path / "j.db.damaged-2").read_bytes() == b"not a database at all" * 500
-    assert (tmp_path / "j.db.damaged-2-wal").read_text() == "log"
+    assert set_aside(path, 1_000_000_000.0) == tmp_path / f"{aside.name}-2"
+    assert (tmp_path / f"{aside.name}-2").read_bytes() == b"not a database at all" * 500
+    assert (tmp_path / f"{aside.name}-2-wal").read_text() == "log"
+    assert aside.read_text() == "an older one"
     store = await SqliteStore.open(path)
     assert await store.unhandled("a") == []
     await store.close()
@@ -272,10 +282,10 @@ async def test_damage_inside_the_file_is_said_by_the_call_that_meets_it(tmp_path
     store = await SqliteStore.open(path)
     await store.receive("a", [inbound(str(n), text="x" * 500) for n in range(100)], None)
     await store.close()
-    content = bytearray(path.read_bytes())
-    content[2 * schema.PAGE_SIZE :] = b"\xa5" * (len(content) - 2 * schema.PAGE_SIZE)
-    path.write_bytes(content)
     store = await SqliteStore.open(path)
+    content = bytearray(path.read_bytes())
+    content[2 * opening.PAGE_SIZE :] = b"\xa5" * (len(content) - 2 * opening.PAGE_SIZE)
+    path.write_bytes(content)
     with pytest.raises(StoreError, match="the file is damaged") as caught:
         await store.unhandled("a")
     assert caught.value.code == "store_damaged"
@@ -343,13 +353,13 @@ def test_an_older_schema_is_migrated_wholly_or_not_at_all(
     prepare(Place(path=path)).release()
     good = "CREATE TABLE extra (x)"
     bad = "CREATE TABLE more (x); INSERT INTO nowhere VALUES (1)"
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, good, bad))
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, (good, None), (bad, None)))
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", SCHEMA_VERSION + 2)
     with pytest.raises(StoreError, match="nowhere"):
         prepare(Place(path=path))
     db = sqlite3.connect(path)
     tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
-    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION + 1,)
     db.close()
     assert "extra" in tables
     assert "more" not in tables

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.errors import StoreError
 from holdfast.store.sqlite import SqliteStore
-from tests.store.journal import inbound, outbound
+from tests.store.journal import inbound, names, outbound
 
 
 class Gate:
@@ -45,6 +45,21 @@ async def test_what_arrives_during_a_commit_shares_the_next_one(tmp_path: Path) 
     results = await asyncio.gather(*calls)
     assert [r[0].message.id for r in results] == [str(n) for n in range(200)]
     assert (store.counters.commits, store.counters.writes) == (2, 201)
+    await store.close()
+
+
+async def test_a_commit_that_hangs_holds_up_neither_questions_nor_the_loop(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "j.db")
+    [row] = await store.receive("a", [inbound("1")], None)
+    gate = Gate(store)
+    await asyncio.sleep(0)
+    waiting = asyncio.ensure_future(store.receive("a", [inbound("2")], {"offset": 2}))
+    assert await store.unhandled("a") == [row]
+    assert await store.cursor("a") == {}
+    assert not waiting.done(), "nothing is acknowledged before it is on the disk"
+    await gate.open()
+    assert len(await waiting) == 1
+    assert await store.cursor("a") == {"offset": 2}
     await store.close()
 
 
@@ -156,10 +171,6 @@ async def test_close_commits_what_was_accepted_and_refuses_the_rest(tmp_path: Pa
     store = await SqliteStore.open(tmp_path / "j.db")
     assert len(await store.unhandled("a")) == 20
     await store.close()
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
 
 
 async def test_closing_leaves_one_file_and_no_thread(tmp_path: Path) -> None:

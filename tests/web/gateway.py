@@ -13,6 +13,7 @@ from holdfast.adapter import Adapter, Continuity, Health, Link, Liveness, Tools,
 from holdfast.config import AccountConfig, Config, GatewaySettings
 from holdfast.gateway.gateway import Gateway
 from holdfast.messages import Outbound, Receipt
+from holdfast.store.protocol import Store
 from holdfast.supervision import Published, preset
 from holdfast.testing import MemoryStore
 
@@ -52,13 +53,13 @@ class Parrot(Adapter):
         return self._nest
 
 
-def parrots(directory: Path, **nests: str) -> Config:
+def parrots(directory: Path, kind: type[Parrot] = Parrot, **nests: str) -> Config:
     """A configuration with an account for each keyword."""
     accounts = {
         name: AccountConfig(
             name=name,
             platform="parrot",
-            adapter=Parrot,
+            adapter=kind,
             settings=ParrotSettings(nest=nest),
             agent="echo",
             policy=preset("parrot"),
@@ -71,9 +72,9 @@ def parrots(directory: Path, **nests: str) -> Config:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Gateway]:
+async def running(config: Config, store: Store | None = None) -> AsyncIterator[Gateway]:
     """A gateway whose accounts are all connected."""
-    gateway = Gateway(config, MemoryStore())
+    gateway = Gateway(config, store or MemoryStore())
     await gateway.start()
     try:
         for name in config.accounts:

@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
 
-from holdfast.config import Config
 from holdfast.errors import ConfigError, StoreError
-from holdfast.gateway.gateway import Gateway
 from holdfast.observe.status import AccountStatus, Status
 from holdfast.store.protocol import Transition
 from holdfast.testing import MemoryStore
 from holdfast.web.api import ControlServer, reload
 from tests.web.gateway import ParrotSettings, connected, parrots, running
-
-
-@dataclass
-class Site:
-    gateway: Gateway
-    session: aiohttp.ClientSession
-
-    async def ask(self, method: str, path: str) -> tuple[int, Any]:
-        async with self.session.request(method, "http://localhost" + path) as answer:
-            assert answer.content_type == "application/json"
-            return answer.status, await answer.json()
-
-    async def get(self, path: str) -> Any:
-        status, body = await self.ask("GET", "/api/v1" + path)
-        assert status == 200
-        return body
-
-    async def post(self, path: str) -> Any:
-        status, body = await self.ask("POST", "/api/v1" + path)
-        assert status == 200
-        return body
-
-
-@contextlib.asynccontextmanager
-async def serving(config: Config) -> AsyncIterator[Site]:
-    async with running(config) as gateway:
-        server = ControlServer(gateway)
-        await server.start()
-        connector = aiohttp.UnixConnector(str(server.path))
-        try:
-            async with aiohttp.ClientSession(connector=connector) as session:
-                yield Site(gateway, session)
-        finally:
-            await server.stop()
-            assert not server.path.exists()
+from tests.web.site import serving
 
 
 async def test_status_is_the_document_of_the_file(tmp_path: Path) -> None:

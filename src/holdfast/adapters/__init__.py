@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "telegram": "holdfast.adapters.telegram:Telegram",
     "qqbot": "holdfast.adapters.qqbot:QQBot",
+    "dingtalk": "holdfast.adapters.dingtalk:DingTalk",
+    "feishu": "holdfast.adapters.feishu:Feishu",
+    "slack": "holdfast.adapters.slack:Slack",
+    "mattermost": "holdfast.adapters.mattermost:Mattermost",
+    "discord": "holdfast.adapters.discord:Discord",
+    "whatsapp": "holdfast.adapters.whatsapp:WhatsApp",
+    "webchat": "holdfast.adapters.webchat:WebChat",
     "matrix": "holdfast.adapters.matrix:Matrix",
 }
 """Platform name -> where its adapter lives."""
@@ -39,9 +46,17 @@ def find(platform: str, where: str) -> type[Adapter]:
         if platform not in others.names:
             known = ", ".join(sorted({*BUILT_IN, *others.names}))
             raise ConfigError(where, f"unknown platform {platform!r}", f"known are: {known}")
-        adapter = others[platform].load()
+        try:
+            adapter = others[platform].load()
+        except Exception as error:  # somebody else's module: anything may come of importing it
+            what = f"the package of {platform!r} can not be loaded: {type(error).__name__}: {error}"
+            raise ConfigError(where, what, "Install it anew, or ask its author.") from error
     if not (isinstance(adapter, type) and issubclass(adapter, Adapter)):
         raise ConfigError(where, f"the entry point of {platform!r} is not an Adapter")
+    missing = [name for name in ("traits", "Settings") if not hasattr(adapter, name)]
+    missing += sorted(adapter.__abstractmethods__)
+    if missing:
+        raise ConfigError(where, f"the adapter of {platform!r} has no {', '.join(missing)}")
     if adapter.traits.liveness.every <= 0:
         raise ConfigError(where, f"the adapter of {platform!r} declares no proof of life")
     return adapter

@@ -189,10 +189,10 @@ class DingTalk(Adapter):
     async def check(self) -> Health:
         """Ask for a token and for a stream, then whether the robot may send on its own."""
         # The token we hold outlives a withdrawn secret by up to two hours.
-        self._api.forget_token()
+        self._api.token.forget()
         http = self._tools.http
         try:
-            await self._api.token(http)
+            await self._api.token.get(http)
             await self._api.register(http)  # a ticket that nobody uses is harmless
             # Without an addressee nothing can be sent, but permissions are looked at first.
             reply = await self._api.call(http, SEND_PATHS["user"], {"robotCode": self._robot})
@@ -203,6 +203,8 @@ class DingTalk(Adapter):
 
     async def send(self, message: Outbound) -> Receipt:
         """See `Adapter.send`. An answer whose sessionWebhook is over is sent by the robot's API."""
+        if message.edit_of is not None:
+            raise _refused("dingtalk_no_edits", "robots can not change what they said on DingTalk")
         scene, place = _place(message.chat)
         if message.attachments:
             return await self._post(scene, place, *await self._file(message))

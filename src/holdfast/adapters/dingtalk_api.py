@@ -6,30 +6,30 @@ messages) and the official SDK ``dingtalk-stream`` 0.24.3.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from holdfast.access_token import AccessToken, Issued
 from holdfast.adapter import (
     AdapterError,
     BadFrame,
     Disconnect,
     Http,
-    HttpFailed,
     HttpReply,
     Outcome,
     Part,
     Secret,
     SendFailed,
     http_cause,
+    outcome_of,
 )
 from holdfast.adapters.dingtalk_wire import BOT_TOPIC, Type
 from holdfast.messages import Attachment, MediaKind
 from holdfast.supervision import Cause, Kind
+from holdfast.transfer import content_of, of_upload
 
 RENEW_BEFORE = 300.0
 """Seconds before its expiry from which a token is not used any more (as the official SDK)."""
@@ -143,7 +143,7 @@ class Refusal(msgspec.Struct):
 def refusal_of(reply: HttpReply) -> Refusal | None:
     """The platform's refusal, None for a success. Raises BadFrame for an unreadable success."""
     good = reply.status < 300
-    if _is_html(reply):
+    if reply.is_html:
         return Refusal()
     try:
         refusal = reply.decode(Refusal)
@@ -155,15 +155,11 @@ def refusal_of(reply: HttpReply) -> Refusal | None:
     return refusal if said or not good else None
 
 
-def _is_html(reply: HttpReply) -> bool:
-    return "html" in reply.headers.get("content-type", "")
-
-
 def failure(reply: HttpReply, refusal: Refusal, doing: str) -> tuple[Outcome, Cause]:
     """What a refused call means for the message it carried, and why."""
     rule = _rule(reply, refusal)
     if rule is None:
-        return _plain_outcome(reply), http_cause(reply, "dingtalk")
+        return outcome_of(reply), http_cause(reply, "dingtalk")
     code = refusal.code or refusal.errcode or refusal.status or f"HTTP {reply.status}"
     message = f"{doing} was refused: {refusal.message or refusal.errmsg or 'no reason'} ({code}"
     message += f", request {refusal.requestid})" if refusal.requestid else ")"
@@ -172,12 +168,6 @@ def failure(reply: HttpReply, refusal: Refusal, doing: str) -> tuple[Outcome, Ca
         hint += f" Its name is {', '.join(refusal.accessdenieddetail.required_scopes)}."
     wait = max(rule.wait or 0.0, reply.retry_after or 0.0) or None
     return rule.outcome, Cause(rule.kind, rule.code, message, hint, retry_after=wait)
-
-
-def _plain_outcome(reply: HttpReply) -> Outcome:
-    if reply.status >= 500:
-        return Outcome.UNKNOWN  # a proxy's 502 may hide a delivered message
-    return Outcome.NOT_SENT if reply.status == 429 or _is_html(reply) else Outcome.REFUSED
 
 
 def _rule(reply: HttpReply, refusal: Refusal) -> _Rule | None:
@@ -253,24 +243,13 @@ def left_out(posted: Posted) -> tuple[Outcome, Cause] | None:
 # -- calls ------------------------------------------------------------------------------------
 
 
-class _Held(NamedTuple):
-    text: str
-    until: float
-    """On the loop's clock."""
-
-
 class Api:
-    """Calls with a token that is fetched when needed, by one caller at a time."""
+    """Calls of one account; `token` is for whoever must be sure of it."""
 
     def __init__(self, client_id: str, secret: Secret, base: str, old_base: str) -> None:
         self._client_id, self._secret = client_id, secret
         self._base, self._old_base = base.rstrip("/"), old_base.rstrip("/")
-        self._lock = asyncio.Lock()
-        self._held: _Held | None = None
-
-    def forget_token(self) -> None:
-        """The next call asks for a token."""
-        self._held = None
+        self.token = AccessToken(self._issue, renew_before=RENEW_BEFORE)
 
     async def register(self, http: Http) -> str:
         """The address of one connection, to be dialled within 90 s. Raises Disconnect."""
@@ -284,20 +263,11 @@ class Api:
         opened = (await self._log_in(http, path, body, "the stream")).decode(Registered)
         return f"{opened.endpoint}?ticket={quote(opened.ticket, safe='')}"
 
-    async def token(self, http: Http, *, refused: str = "") -> str:
-        """A valid token that is not ``refused``. Raises Disconnect; nothing was sent then."""
-        async with self._lock:
-            held = self._held
-            now = asyncio.get_running_loop().time()
-            if held is None or held.text == refused or now >= held.until:
-                body = {"appKey": self._client_id, "appSecret": self._secret.reveal()}
-                path = "/v1.0/oauth2/accessToken"
-                try:
-                    got = (await self._log_in(http, path, body, "the token")).decode(Token)
-                except (BadFrame, HttpFailed) as error:
-                    raise Disconnect(error.cause) from error
-                self._held = held = _Held(got.access_token, now + got.expire_in - RENEW_BEFORE)
-            return held.text
+    async def _issue(self, http: Http) -> Issued:
+        body = {"appKey": self._client_id, "appSecret": self._secret.reveal()}
+        reply = await self._log_in(http, "/v1.0/oauth2/accessToken", body, "the token")
+        got = reply.decode(Token)
+        return Issued(got.access_token, got.expire_in)
 
     async def _log_in(self, http: Http, path: str, body: object, what: str) -> HttpReply:
         # Without this the answer may be XML, warns the official Node SDK.
@@ -315,7 +285,7 @@ class Api:
             headers = {"x-acs-dingtalk-access-token": token}
             return await http.request("POST", self._base + path, json=json, headers=headers)
 
-        return await self._with_token(http, ask)
+        return await self.token.call(http, ask, _refuses_token)
 
     async def post(self, http: Http, path: str, json: Any, doing: str) -> HttpReply:
         """A call that must succeed. Raises SendFailed, BadFrame and HttpFailed."""
@@ -326,17 +296,6 @@ class Api:
         refusal = refusal_of(reply)
         if refusal is not None:
             raise SendFailed(*failure(reply, refusal, doing))
-        return reply
-
-    async def _with_token(
-        self, http: Http, ask: Callable[[str], Awaitable[HttpReply]]
-    ) -> HttpReply:
-        """A call, repeated once with a new token when the platform refuses this one's."""
-        token = await self.token(http)
-        reply = await ask(token)
-        refusal = refusal_of(reply)
-        if refusal is not None and _rule(reply, refusal) is _TOKEN:
-            reply = await ask(await self.token(http, refused=token))
         return reply
 
     async def upload(self, http: Http, file: Attachment) -> str:
@@ -357,16 +316,14 @@ class Api:
             )
 
         try:
-            reply = await self._with_token(http, ask)
+            reply = await self.token.call(http, ask, _refuses_token)
             refusal = refusal_of(reply)
             if refusal is None:
                 return reply.decode(Uploaded).media_id
         except AdapterError as problem:
             raise SendFailed(Outcome.NOT_SENT, problem.cause) from problem
         outcome, cause = failure(reply, refusal, "the upload")
-        # Of an upload nobody has seen anything yet.
-        doubtful = outcome is Outcome.UNKNOWN
-        raise SendFailed(Outcome.NOT_SENT if doubtful else outcome, cause)
+        raise SendFailed(of_upload(outcome), cause)
 
     async def download(self, http: Http, robot: str, code: str) -> bytes:
         """The content behind a downloadCode. Raises SendFailed, BadFrame and HttpFailed."""
@@ -374,9 +331,9 @@ class Api:
         path = "/v1.0/robot/messageFiles/download"
         found = (await self.post(http, path, body, "the download")).decode(Download)
         reply = await http.request("GET", found.download_url, timeout=TRANSFER_LIMIT)
-        if reply.status != 200:
-            text = f"the file store answered HTTP {reply.status}"
-            cause = Cause(Kind.UNREACHABLE, f"dingtalk_file_{reply.status}", text)
-            gone = reply.status in (403, 404, 410)  # addresses expire
-            raise SendFailed(Outcome.REFUSED if gone else Outcome.NOT_SENT, cause)
-        return reply.body
+        return content_of(reply, "dingtalk")
+
+
+def _refuses_token(reply: HttpReply) -> bool:
+    refusal = refusal_of(reply)
+    return refusal is not None and _rule(reply, refusal) is _TOKEN

@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
-from holdfast.adapter import BadFrame, decode
+from holdfast.adapter import BadFrame, Whole, decode
 from holdfast.messages import Attachment, Inbound, MediaKind
 from holdfast.supervision import Cause, Kind
 
@@ -125,7 +125,7 @@ class Message(msgspec.Struct, rename="camel"):
     text: Text | None = None
     content: Content | None = None
     session_webhook: str | None = None
-    session_webhook_expired_time: int | None = None
+    session_webhook_expired_time: Whole | None = None
     """Milliseconds."""
 
 

@@ -20,6 +20,7 @@ from holdfast.adapter import (
     Secret,
     SendFailed,
     http_cause,
+    outcome_of,
 )
 from holdfast.adapters.discord_wire import TOKEN_HINT
 from holdfast.messages import Attachment
@@ -75,7 +76,7 @@ class Application(msgspec.Struct):
 
 def refused(reply: HttpReply) -> bool:
     """Whether an answer is not Discord's consent."""
-    return not 200 <= reply.status < 300 or _is_html(reply)
+    return not 200 <= reply.status < 300 or reply.is_html
 
 
 def error_of(reply: HttpReply) -> Error:
@@ -84,10 +85,6 @@ def error_of(reply: HttpReply) -> Error:
         return reply.decode(Error)
     except BadFrame:
         return Error()
-
-
-def _is_html(reply: HttpReply) -> bool:
-    return "html" in reply.headers.get("content-type", "")
 
 
 def failure(reply: HttpReply, doing: str) -> tuple[Outcome, Cause]:
@@ -106,16 +103,12 @@ def failure(reply: HttpReply, doing: str) -> tuple[Outcome, Cause]:
     if error.code:
         hint = _HINTS.get(error.code, "")
         return Outcome.REFUSED, Cause(Kind.REFUSED, label, message, hint)
-    if reply.status >= 500:
-        outcome = Outcome.UNKNOWN  # a proxy's 502 may hide a delivered message
-    else:
-        outcome = Outcome.NOT_SENT if _is_html(reply) else Outcome.REFUSED
-    return outcome, http_cause(reply, "discord")
+    return outcome_of(reply), http_cause(reply, "discord")
 
 
 def _throttled(reply: HttpReply, error: Error, message: str) -> Cause:
     wait = _wait(reply, error)
-    if _is_html(reply):
+    if reply.is_html:
         message = "Discord's edge (Cloudflare) has banned this address for a while (HTTP 429)"
         wait = BAN_WAIT if wait is None else wait
         return Cause(Kind.THROTTLED, "discord_edge_ban", message, retry_after=wait)

@@ -7,28 +7,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import IntEnum, IntFlag
-from typing import Annotated
 
 import msgspec
 
-from holdfast.adapter import BadFrame, decode
+from holdfast import opcode_gateway
+from holdfast.adapter import BadFrame, Whole, decode
 from holdfast.messages import Attachment, Inbound, MediaKind
+from holdfast.opcode_gateway import StartLimit
 from holdfast.supervision import Cause, Kind
 
 PORTAL = "in the developer portal (https://discord.com/developers/applications, your application)"
-
-
-class Op(IntEnum):
-    """Operation codes (topics/opcodes-and-status-codes)."""
-
-    DISPATCH = 0
-    HEARTBEAT = 1
-    IDENTIFY = 2
-    RESUME = 6
-    RECONNECT = 7
-    INVALID_SESSION = 9
-    HELLO = 10
-    HEARTBEAT_ACK = 11
 
 
 class Intent(IntFlag):
@@ -100,42 +88,13 @@ _CLOSES: dict[int, tuple[Kind, str, str]] = {
     Close.DISALLOWED_INTENTS: (Kind.REFUSED, "the bot lacks a privileged intent", CONTENT_HINT),
 }
 
-TOO_FAST_WAIT = 60.0
-"""Seconds after 4008: the limit is 120 frames in 60 s (events/gateway#rate-limiting)."""
-
 
 def close_cause(code: int, reason: str = "") -> Cause:
     """What a close code means; codes that are not documented are a loss like any other."""
-    kind, what, hint = _CLOSES.get(code, (Kind.LOST, "the connection was lost", ""))
-    return Cause(
-        kind,
-        f"discord_close_{code}",
-        f"Discord closed the gateway with {code}: {what}" + (f" ({reason})" if reason else ""),
-        hint,
-        retry_after=TOO_FAST_WAIT if code == Close.RATE_LIMITED else None,
-    )
+    return opcode_gateway.close_cause("Discord", _CLOSES, code, reason)
 
 
 # -- frames and answers -----------------------------------------------------------------------
-
-
-class Frame(msgspec.Struct):
-    """The envelope of every gateway frame."""
-
-    op: int
-    s: int | None = None
-    t: str | None = None
-    d: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class StartLimit(msgspec.Struct):
-    """How many Identify calls are left, ``reset_after`` in milliseconds."""
-
-    total: int = 1000
-    remaining: int = 1000
-    reset_after: float = 0.0
-    max_concurrency: int = 1
-    """Identify calls per 5 s."""
 
 
 class Gateway(msgspec.Struct):
@@ -143,12 +102,6 @@ class Gateway(msgspec.Struct):
 
     url: str
     session_start_limit: StartLimit = msgspec.field(default_factory=StartLimit)
-
-
-class Hello(msgspec.Struct):
-    """``heartbeat_interval`` in milliseconds."""
-
-    heartbeat_interval: Annotated[float, msgspec.Meta(gt=0)]
 
 
 class User(msgspec.Struct):
@@ -186,7 +139,7 @@ class File(msgspec.Struct):
     url: str
     filename: str = ""
     content_type: str | None = None
-    size: int | None = None
+    size: Whole | None = None
 
 
 class Reference(msgspec.Struct):

@@ -39,7 +39,7 @@ from holdfast.adapters.feishu_hook import Hook
 from holdfast.messages import Attachment, Outbound, Receipt
 from holdfast.supervision import Cause, Kind
 
-HOOK_BEAT, HOOK_SILENCE = 60.0, 180.0
+HOOK_BEAT, HOOK_SILENCE = 25.0, 60.0
 """Seconds between API probes while events come by web hook."""
 
 UUID = 50
@@ -144,7 +144,7 @@ class Feishu(Adapter):
     async def check(self) -> Health:
         """Ask for a token, who we are, and for a connection; then whether we may send."""
         # The token we hold outlives a withdrawn secret by up to two hours.
-        self._api.forget_token()
+        self._api.token.forget()
         http, name = self._tools.http, ""
         try:
             bot = await self._api.whoami(http)

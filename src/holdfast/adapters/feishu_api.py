@@ -6,14 +6,14 @@ official SDK ``lark-oapi`` 1.7.5 for the endpoint call. What refusals mean is in
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from holdfast.access_token import AccessToken, Issued
 from holdfast.adapter import (
     AdapterError,
     BadFrame,
@@ -29,6 +29,7 @@ from holdfast.adapter import (
 from holdfast.adapters import feishu_rules as rules
 from holdfast.messages import Attachment, MediaKind
 from holdfast.supervision import Cause, Kind
+from holdfast.transfer import of_upload
 
 RENEW_BEFORE = 600.0
 """Seconds before its expiry from which a token is not used any more (as the official SDK). A new
@@ -110,23 +111,12 @@ class _Uploaded(msgspec.Struct):
     data: Uploaded
 
 
-class _Held(NamedTuple):
-    text: str
-    until: float
-    """On the loop's clock."""
-
-
 class Api:
-    """Calls with a token that is fetched when needed, by one caller at a time."""
+    """Calls of one account; `token` is for whoever must be sure of it."""
 
     def __init__(self, app_id: str, secret: Secret, base: str) -> None:
         self._app_id, self._secret, self._base = app_id, secret, base.rstrip("/")
-        self._lock = asyncio.Lock()
-        self._held: _Held | None = None
-
-    def forget_token(self) -> None:
-        """The next call asks for a token."""
-        self._held = None
+        self.token = AccessToken(self._issue, renew_before=RENEW_BEFORE)
 
     async def endpoint(self, http: Http) -> Endpoint:
         """The address of one connection. Raises Disconnect, BadFrame and HttpFailed."""
@@ -145,28 +135,15 @@ class Api:
             raise Disconnect(rules.account_cause(reply, refusal, "the question who we are"))
         return reply.decode(_Info).bot
 
-    async def token(self, http: Http, *, refused: str = "") -> str:
-        """A valid token that is not ``refused``. Raises Disconnect; nothing was sent then."""
-        async with self._lock:
-            held = self._held
-            now = asyncio.get_running_loop().time()
-            if held is None or held.text == refused or now >= held.until:
-                try:
-                    got = await self._log_in(http)
-                except (BadFrame, HttpFailed) as error:
-                    raise Disconnect(error.cause) from error
-                until = now + got.expire - RENEW_BEFORE
-                self._held = held = _Held(got.tenant_access_token, until)
-            return held.text
-
-    async def _log_in(self, http: Http) -> Token:
+    async def _issue(self, http: Http) -> Issued:
         body = {"app_id": self._app_id, "app_secret": self._secret.reveal()}
         url = f"{self._base}/open-apis/auth/v3/tenant_access_token/internal"
         reply = await http.request("POST", url, json=body)
         refusal = rules.refusal_of(reply)
         if refusal is not None:
             raise Disconnect(rules.login_cause(reply, refusal, "the login"))
-        return reply.decode(Token)
+        got = reply.decode(Token)
+        return Issued(got.tenant_access_token, got.expire)
 
     async def call(
         self,
@@ -183,10 +160,9 @@ class Api:
 
         Raises Disconnect without a token, and HttpFailed; refusals are the caller's to read.
         """
-        refused = ""
-        for _ in range(2):
-            token = await self.token(http, refused=refused)
-            reply = await http.request(
+
+        async def ask(token: str) -> HttpReply:
+            return await http.request(
                 method,
                 f"{self._base}/open-apis{path}",
                 json=json,
@@ -195,10 +171,8 @@ class Api:
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=timeout,
             )
-            if _code(reply) not in rules.BAD_TOKEN:
-                break
-            refused = token
-        return reply
+
+        return await self.token.call(http, ask, _refuses_token)
 
     async def upload(self, http: Http, file: Attachment) -> tuple[str, dict[str, str]]:
         """Store a file; ``msg_type`` and content of the message that shows it.
@@ -221,7 +195,7 @@ class Api:
         except AdapterError as problem:
             raise SendFailed(Outcome.NOT_SENT, problem.cause) from problem
         outcome, cause = rules.failure(reply, refusal, "the upload")
-        raise SendFailed(Outcome.NOT_SENT if outcome is Outcome.UNKNOWN else outcome, cause)
+        raise SendFailed(of_upload(outcome), cause)
 
     async def download(self, http: Http, reference: str) -> bytes:
         """The content behind `feishu_wire.reference`. Raises SendFailed or HttpFailed."""
@@ -259,14 +233,14 @@ def upgrade_cause(error: HttpFailed) -> Cause:
     return rules.upgrade_cause(status, message, code, error.cause)
 
 
-def _code(reply: HttpReply) -> int:
-    """The code of a refusal; 0 for what is no JSON object, a file for example."""
+def _refuses_token(reply: HttpReply) -> bool:
+    """Never of what is no JSON object, a file for example."""
     if "json" not in reply.headers.get("content-type", ""):
-        return 0
+        return False
     try:
-        return reply.decode(rules.Refusal).code
+        return reply.decode(rules.Refusal).code in rules.BAD_TOKEN
     except BadFrame:
-        return 0
+        return False
 
 
 def _image_form(file: Attachment) -> tuple[str, str, list[Part]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import re
 import time
 from collections import OrderedDict
@@ -18,6 +17,7 @@ import msgspec
 from holdfast.adapter import BadFrame, Disconnect, HookRequest, Link, decode
 from holdfast.adapters import feishu_intake as intake
 from holdfast.adapters import feishu_wire as wire
+from holdfast.forgery import as_sent, is_ours
 from holdfast.supervision import Cause, Kind
 
 MAX_AGE = 300.0
@@ -55,7 +55,7 @@ class Hook:
             raise Disconnect(Cause(Kind.LOCAL, "feishu_no_cryptography", text, hint)) from error
         self._algorithm = algorithms.AES(hashlib.sha256(encrypt_key.encode()).digest())
         self._cipher, self._chained = Cipher, modes.CBC
-        self._key, self._token = encrypt_key.encode(), token.encode()
+        self._key, self._token = encrypt_key.encode(), token
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     async def serve(self, link: Link, request: HookRequest, own_id: str) -> None:
@@ -93,17 +93,17 @@ class Hook:
 
     def _check_token(self, envelope: wire.Envelope) -> None:
         """Raises BadFrame for another Verification Token than ours, if one is set."""
-        said = (envelope.header.token or envelope.token).encode()
-        if self._token and not hmac.compare_digest(self._token, said):
+        said = envelope.header.token or envelope.token
+        if self._token and not is_ours(said, self._token):
             raise BadFrame("a request with a false verification token")
 
     def check_signature(self, request: HookRequest, now: float) -> str:
         """The signature of a request, which is ours, recent and new. Raises BadFrame."""
         headers = request.headers
         moment = headers.get("x-lark-request-timestamp", "")
-        signed = (moment + headers.get("x-lark-request-nonce", "")).encode()
+        signed = as_sent(moment + headers.get("x-lark-request-nonce", ""))
         right = hashlib.sha256(signed + self._key + request.body).hexdigest()
-        if not hmac.compare_digest(right.encode(), headers.get("x-lark-signature", "").encode()):
+        if not is_ours(headers.get("x-lark-signature", ""), right):
             raise BadFrame("a request without a true signature")
         if not TIMESTAMP.fullmatch(moment) or abs(now - int(moment)) > MAX_AGE:
             raise BadFrame(f"a request dated {moment:.20}: replayed, or a clock is wrong")

@@ -121,7 +121,7 @@ def refusal_of(reply: HttpReply) -> Refusal | None:
     try:
         refusal = reply.decode(Refusal)
     except BadFrame:
-        if good and "html" not in reply.headers.get("content-type", ""):
+        if good and not reply.is_html:
             raise
         return Refusal()
     return refusal if refusal.code or not good else None

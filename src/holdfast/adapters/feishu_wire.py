@@ -21,6 +21,9 @@ CHALLENGE = "url_verification"
 
 AT_ALL = "@_all"
 
+MOMENT = re.compile(r"[0-9]{1,15}")
+"""Unix milliseconds."""
+
 
 class Header(msgspec.Struct):
     """What every event of schema 2.0 begins with."""
@@ -140,7 +143,7 @@ def inbound(event: msgspec.Raw, own_id: str) -> Inbound | None:
         chat=message.chat_id,
         sender=who,
         text=body.text,
-        at=int(message.create_time) / 1000 if message.create_time.isdecimal() else None,
+        at=int(message.create_time) / 1000 if MOMENT.fullmatch(message.create_time) else None,
         private=message.chat_type == "p2p",
         mentioned=any(mention.id.open_id == own_id for mention in message.mentions or ()),
         thread=message.thread_id or None,

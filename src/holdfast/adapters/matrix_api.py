@@ -24,6 +24,7 @@ from holdfast.adapter import (
     Secret,
     SendFailed,
     Settings,
+    Whole,
     decode,
     http_cause,
 )
@@ -219,7 +220,7 @@ class Info(Struct):
     """About a file."""
 
     mimetype: str = ""
-    size: int | None = None
+    size: Whole | None = None
 
 
 class Content(Struct):
@@ -262,7 +263,7 @@ class MatrixApi:
         try:
             return reply.decode(kind)
         except BadFrame as error:
-            if "html" in reply.headers.get("content-type", ""):
+            if reply.is_html:
                 raise Disconnect(_bad_gateway(self.base, reply)) from None
             text = f"{self.base} answered what the protocol does not allow: {error}"
             raise Disconnect(Cause(Kind.PROTOCOL, "matrix_bad_answer", text)) from None

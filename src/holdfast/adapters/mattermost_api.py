@@ -23,6 +23,7 @@ from holdfast.adapter import (
     Secret,
     SendFailed,
     Settings,
+    Whole,
     http_cause,
 )
 from holdfast.supervision import Cause, Kind
@@ -101,7 +102,7 @@ class Channel(Struct):
 
     id: str
     type: str
-    last_post_at: int = 0
+    last_post_at: Whole = 0
 
 
 class FileInfo(Struct):
@@ -110,7 +111,7 @@ class FileInfo(Struct):
     id: str
     name: str = ""
     mime_type: str = ""
-    size: int | None = None
+    size: Whole | None = None
 
 
 class Metadata(Struct):
@@ -125,10 +126,10 @@ class Post(Struct):
     id: str
     channel_id: str
     user_id: str
-    create_at: int
-    edit_at: int = 0
+    create_at: Whole
+    edit_at: Whole = 0
     """When its text was last changed; 0 for never."""
-    delete_at: int = 0
+    delete_at: Whole = 0
     root_id: str = ""
     message: str = ""
     type: str = ""
@@ -182,7 +183,7 @@ class Api:
 
     def read(self, reply: HttpReply, kind: type[T]) -> T:
         """What a good answer says. Raises Disconnect for any other."""
-        if not 200 <= reply.status < 300 or _is_html(reply):
+        if not 200 <= reply.status < 300 or reply.is_html:
             raise Disconnect(self.cause(reply))
         try:
             return reply.decode(kind)
@@ -241,7 +242,7 @@ def outcome_of(reply: HttpReply) -> Outcome:
     # 501 is a feature switched off; and a proxy's limit of size is as good as the server's.
     if status == 413 or (error.id and (status < 500 or status == 501)):
         return Outcome.REFUSED
-    return Outcome.NOT_SENT if _is_html(reply) and status < 500 else Outcome.UNKNOWN
+    return Outcome.NOT_SENT if reply.is_html and status < 500 else Outcome.UNKNOWN
 
 
 def way_cause(error: AdapterError) -> Cause | None:
@@ -256,10 +257,6 @@ def way_cause(error: AdapterError) -> Cause | None:
 def path_part(part: str) -> str:
     """An id as a part of a path: ours come back from people's configuration and agents too."""
     return quote(part, safe="")
-
-
-def _is_html(reply: HttpReply) -> bool:
-    return "html" in reply.headers.get("content-type", "")
 
 
 def _reset_after(reply: HttpReply) -> float | None:

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from holdfast.adapter import BadFrame, Continuity, Disconnect, Link, WebSocket, decode
+from holdfast.adapter import BadFrame, Continuity, Disconnect, Link, WebSocket, Whole, decode
 from holdfast.adapters.mattermost_api import TOKEN_HINT, Api, Channel, Error, Page, Post, path_part
 from holdfast.adapters.mattermost_posts import Desk
 from holdfast.messages import Inbound
@@ -54,7 +54,7 @@ class Frame(msgspec.Struct):
 
     event: str = ""
     data: msgspec.Raw = msgspec.Raw(b"{}")
-    seq: int | None = None
+    seq: Whole | None = None
     status: str = ""
     error: Error = msgspec.field(default_factory=Error)
 
@@ -68,7 +68,7 @@ class Hello(msgspec.Struct):
 class Pong(msgspec.Struct):
     """The answer to a ping."""
 
-    server_time: int
+    server_time: Whole
 
 
 class Posted(msgspec.Struct):
@@ -168,7 +168,10 @@ class Stream:
         if not frame.event:
             if frame.error.id == NOT_AUTHENTICATED:
                 await forget_stream(link)
-            self._pong(frame)
+            try:
+                self._pong(frame)
+            except BadFrame as error:  # an answer all the same
+                link.skip(str(error), bytes(frame.data))
             if self._unsaved:
                 await link.commit()
                 self._unsaved = False

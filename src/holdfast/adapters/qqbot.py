@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import time
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
@@ -40,15 +41,21 @@ from holdfast.adapter import (
 from holdfast.adapters import qqbot_api as api
 from holdfast.adapters import qqbot_wire as wire
 from holdfast.adapters.qqbot_gateway import BEAT, Gateway
-from holdfast.adapters.qqbot_wire import Intent, Op
+from holdfast.adapters.qqbot_wire import Callback, Intent
+from holdfast.forgery import as_sent
 from holdfast.messages import Attachment, Outbound, Receipt
+from holdfast.opcode_gateway import Frame, Op
+from holdfast.recollection import Recollection
 from holdfast.supervision import Cause, Kind
 
-HOOK_BEAT, HOOK_SILENCE = 60.0, 180.0
+HOOK_BEAT, HOOK_SILENCE = 25.0, 60.0
 """Seconds between API probes while events come by callback."""
 
 MAX_AGE = 300.0
 """Seconds by which a callback's timestamp may be off; beyond, its signature may be a replay."""
+
+TIMESTAMP = re.compile(r"[0-9]{1,12}")
+"""Unix seconds."""
 
 RECENT = 1000
 """Private chats for which the last message is remembered, to show that we are typing."""
@@ -94,7 +101,7 @@ class QQBot(Adapter):
         self._settings, self._tools = settings, tools
         self._api = api.Api(settings.app_id, settings.secret, settings.api_url, settings.token_url)
         self._gateway = Gateway(self._api, settings.intents, self._deliver)
-        self._recent: dict[str, str] = {}
+        self._recent = Recollection(RECENT)
         self._typing_seq = itertools.count(10_000)  # never the seq of an answer
 
     @property
@@ -130,10 +137,7 @@ class QQBot(Adapter):
             return
         await link.deliver(message)
         if message.chat.startswith("c2c:"):
-            self._recent.pop(message.chat, None)
-            self._recent[message.chat] = message.id
-            if len(self._recent) > RECENT:
-                del self._recent[next(iter(self._recent))]
+            self._recent.note(message.chat, message.id)
 
     # -- callbacks ----------------------------------------------------------------------------
 
@@ -162,8 +166,8 @@ class QQBot(Adapter):
 
     async def _called(self, link: Link, request: HookRequest, key: wire.Key) -> None:
         try:
-            frame = decode(wire.Frame, request.body)
-            if frame.op == Op.CALLBACK_CHECK:
+            frame = decode(Frame, request.body)
+            if frame.op == Callback.CHECK:
                 _answer(request, wire.check_answer(key, frame.d))
                 return
         except BadFrame as error:
@@ -172,17 +176,18 @@ class QQBot(Adapter):
             return
         moment = request.headers.get("x-signature-timestamp", "")
         signature = request.headers.get("x-signature-ed25519", "")
-        if not wire.signed(key, signature, moment.encode() + request.body):
+        signed = as_sent(moment) + request.body
+        if not wire.signed(key, signature, signed):
             request.respond(401)
             link.skip("a callback with a false signature", request.body)
-        elif not moment.isdecimal() or abs(time.time() - int(moment)) > MAX_AGE:
+        elif not TIMESTAMP.fullmatch(moment) or abs(time.time() - int(moment)) > MAX_AGE:
             request.respond(401)
             link.skip(f"a callback dated {moment}: replayed, or a clock is wrong", request.body)
         else:
             link.alive()
             if frame.op == Op.DISPATCH and frame.t in wire.SCENES:
                 await self._deliver(link, frame.t, frame.d)
-            _answer(request, {"op": int(Op.CALLBACK_ACK)})
+            _answer(request, {"op": int(Callback.ACK)})
 
     # -- calls --------------------------------------------------------------------------------
 
@@ -192,7 +197,7 @@ class QQBot(Adapter):
     async def check(self) -> Health:
         """Ask for a token with the credentials, then with the token who we are."""
         # The token we hold outlives a withdrawn secret by up to two hours.
-        self._api.forget_token()
+        self._api.token.forget()
         try:
             user = await self._whoami(self._tools.http)
         except AdapterError as error:
@@ -204,6 +209,8 @@ class QQBot(Adapter):
 
     async def send(self, message: Outbound) -> Receipt:
         """See `Adapter.send`. An answer that QQ takes no more is sent as an active message."""
+        if message.edit_of is not None:
+            raise _refused("qq_no_edits", "bots can not change what they said on QQ")
         scene, path = _place(message.chat)
         try:
             body = await self._body(scene, path, message)
@@ -244,12 +251,13 @@ class QQBot(Adapter):
 
     async def typing(self, chat: str, thread: str | None = None) -> None:
         """Private chats only, as a notice that answers the last message there."""
-        if chat not in self._recent:
+        last = self._recent.get(chat)
+        if last is None:
             return
         body = {
             "msg_type": 6,
             "input_notify": {"input_type": 1, "input_second": 60},
-            "msg_id": self._recent[chat],
+            "msg_id": last,
             "msg_seq": next(self._typing_seq),
         }
         with contextlib.suppress(AdapterError):

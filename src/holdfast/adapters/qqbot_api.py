@@ -6,28 +6,28 @@ codes of eight digits are from the 2026 pages as third parties quote them.
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from typing import Annotated, Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 import msgspec
 
+from holdfast.access_token import AccessToken, Issued
 from holdfast.adapter import (
     AdapterError,
     BadFrame,
     Disconnect,
     Http,
-    HttpFailed,
     HttpReply,
     Outcome,
     Secret,
     SendFailed,
     http_cause,
+    outcome_of,
 )
 from holdfast.adapters.qqbot_wire import CONSOLE
 from holdfast.messages import Attachment, MediaKind
 from holdfast.supervision import Cause, Kind
+from holdfast.transfer import content_of, may_see_token, of_upload
 
 RENEW_BEFORE = 60.0
 """Seconds before its expiry from which the token service hands out the next token."""
@@ -93,25 +93,16 @@ def error_of(reply: HttpReply) -> Error | None:
     except BadFrame:
         error = Error()
     error.code = error.err_code or error.code
-    if reply.status < 300 and not _is_html(reply) and (not error.code or error.code in _AUDIT):
+    if reply.status < 300 and not reply.is_html and (not error.code or error.code in _AUDIT):
         return None  # waiting for an audit is a success: the message will be shown
     return error
-
-
-def _is_html(reply: HttpReply) -> bool:
-    return "html" in reply.headers.get("content-type", "")
 
 
 def failure(reply: HttpReply, error: Error, doing: str) -> tuple[Outcome, Cause]:
     """What a refused call means for the message it carried, and why."""
     code = error.code
     if not code:
-        outcome = Outcome.REFUSED
-        if reply.status >= 500:
-            outcome = Outcome.UNKNOWN  # a proxy's 502 may hide a delivered message
-        elif reply.status == 429 or _is_html(reply):
-            outcome = Outcome.NOT_SENT
-        return outcome, http_cause(reply, "qq")
+        return outcome_of(reply), http_cause(reply, "qq")
     message = f"{doing} was refused: {error.message or 'no reason given'} (code {code}"
     message += f", trace {error.trace_id})" if error.trace_id else ")"
     label = f"qq_api_{code}"
@@ -159,50 +150,25 @@ class Posted(msgspec.Struct):
 # -- calls ------------------------------------------------------------------------------------
 
 
-class _Held(NamedTuple):
-    text: str
-    until: float
-    """On the loop's clock."""
-
-
 class Api:
-    """Calls with a token that is fetched when needed, by one caller at a time."""
+    """Calls of one account; `token` is for whoever must be sure of it."""
 
     def __init__(self, app_id: str, secret: Secret, base: str, token_url: str) -> None:
         self._app_id, self._secret = app_id, secret
         self._base, self._token_url = base.rstrip("/"), token_url
-        self._lock = asyncio.Lock()
-        self._held: _Held | None = None
+        self.token = AccessToken(self._issue, renew_before=RENEW_BEFORE)
 
-    def forget_token(self) -> None:
-        """The platform refused the token: the next call asks the token service."""
-        self._held = None
-
-    async def token(self, http: Http, *, refused: str = "") -> str:
-        """A valid token that is not ``refused``. Raises Disconnect; nothing was sent then."""
-        async with self._lock:
-            held = self._held
-            now = asyncio.get_running_loop().time()
-            if held is None or held.text == refused or now >= held.until:
-                answer = await self._new_token(http)
-                until = now + float(answer.expires_in) - RENEW_BEFORE
-                self._held = held = _Held(answer.access_token, until)
-            return held.text
-
-    async def _new_token(self, http: Http) -> Token:
+    async def _issue(self, http: Http) -> Issued:
         body = {"appId": self._app_id, "clientSecret": self._secret.reveal()}
-        try:
-            reply = await http.request("POST", self._token_url, json=body)
-        except HttpFailed as error:
-            raise Disconnect(error.cause) from error
+        reply = await http.request("POST", self._token_url, json=body)
         try:
             answer = reply.decode(Token)
         except BadFrame:
             answer = Token()
         if answer.access_token:
-            return answer
+            return Issued(answer.access_token, float(answer.expires_in))
         # A 200 is never quoted, it may hold half a token.
-        quotable = reply.status != 200 or _is_html(reply)
+        quotable = reply.status != 200 or reply.is_html
         raise Disconnect(
             http_cause(reply, "qq") if quotable and not answer.code else token_cause(answer)
         )
@@ -214,20 +180,13 @@ class Api:
 
         Raises Disconnect without a token (nothing was sent then) and HttpFailed.
         """
-        token = await self.token(http)
-        reply = await self._send(http, method, path, json, token, timeout)
-        error = error_of(reply)
-        if error is not None and error.code in BAD_TOKEN:
-            token = await self.token(http, refused=token)
-            reply = await self._send(http, method, path, json, token, timeout)
-        return reply
-
-    async def _send(
-        self, http: Http, method: str, path: str, json: Any, token: str, timeout: float
-    ) -> HttpReply:
-        headers = {"Authorization": f"QQBot {token}"}
         url = self._base + path
-        return await http.request(method, url, json=json, headers=headers, timeout=timeout)
+
+        async def ask(token: str) -> HttpReply:
+            headers = {"Authorization": f"QQBot {token}"}
+            return await http.request(method, url, json=json, headers=headers, timeout=timeout)
+
+        return await self.token.call(http, ask, _refuses_token)
 
     async def ask(self, http: Http, path: str) -> HttpReply:
         """A GET that must succeed. Raises Disconnect and HttpFailed."""
@@ -255,21 +214,21 @@ class Api:
         except AdapterError as problem:
             raise SendFailed(Outcome.NOT_SENT, problem.cause) from problem
         outcome, cause = failure(reply, error, "the upload")
-        lost = outcome is Outcome.UNKNOWN  # of an upload nobody has seen anything yet
-        raise SendFailed(Outcome.NOT_SENT if lost else outcome, cause)
+        raise SendFailed(of_upload(outcome), cause)
 
     async def download(self, http: Http, url: str) -> bytes:
         """The content of an inbound attachment. Raises SendFailed, Disconnect and HttpFailed."""
-        host = urlsplit(url).hostname or ""
-        ours = host == urlsplit(self._base).hostname or f".{host}".endswith(FILE_HOSTS)
-        headers = {"Authorization": f"QQBot {await self.token(http)}"} if ours else {}
-        reply = await http.request("GET", url, headers=headers, timeout=UPLOAD_LIMIT)
-        if reply.status != 200:
-            status = f"the file store answered HTTP {reply.status}"
-            cause = Cause(Kind.UNREACHABLE, f"qq_file_{reply.status}", status)
-            gone = reply.status in (403, 404, 410)  # addresses expire
-            raise SendFailed(Outcome.REFUSED if gone else Outcome.NOT_SENT, cause)
-        return reply.body
+        headers = {}
+        if may_see_token(url, self._base, FILE_HOSTS):
+            headers["Authorization"] = f"QQBot {await self.token.get(http)}"
+        return content_of(
+            await http.request("GET", url, headers=headers, timeout=UPLOAD_LIMIT), "qq"
+        )
+
+
+def _refuses_token(reply: HttpReply) -> bool:
+    error = error_of(reply)
+    return error is not None and error.code in BAD_TOKEN
 
 
 def _refused(code: str, message: str) -> SendFailed:

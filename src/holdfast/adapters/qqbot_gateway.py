@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
 from holdfast.adapter import (
     AdapterError,
-    BadFrame,
     Continuity,
     Disconnect,
     Link,
-    WebSocket,
     WebSocketClosed,
     decode,
 )
 from holdfast.adapters import qqbot_wire as wire
 from holdfast.adapters.qqbot_api import Api
-from holdfast.adapters.qqbot_wire import Close, Op
+from holdfast.adapters.qqbot_wire import Close
+from holdfast.opcode_gateway import Frame, Hello, Op, Pace, Talk, resumable
 from holdfast.supervision import Cause, Kind
 
 BEAT, SILENCE = 30.0, 60.0
@@ -32,35 +32,19 @@ BEAT, SILENCE = 30.0, 60.0
 LAST_WORD = 1.0
 """Seconds in which a close code may follow op 9 (in production at once): it says more."""
 
-IDENTIFY_WINDOW = 5.0
-"""Seconds in which ``max_concurrency`` Identify calls are allowed (GET /gateway/bot)."""
-
 Deliver = Callable[[Link, str, msgspec.Raw], Awaitable[None]]
 """Stores the message of an event, durably."""
 
 
-@dataclass(slots=True)
-class _Talk:
-    """What one gateway connection has come to know."""
-
-    link: Link
-    ws: WebSocket
+@dataclass(slots=True, kw_only=True)
+class _Talk(Talk):
     address: wire.Gateway
     token: str
     intents: int
-    done: int | None = None
-    """The last ``s`` whose event is stored: a heartbeat never claims more."""
     beat: float = BEAT
     identified: bool = False
     rejected: bool = False
     """Op 9 came and did not offer to resume."""
-    ready: bool = False
-
-    async def send(self, op: Op, data: object) -> None:
-        await self.ws.send(msgspec.json.encode({"op": int(op), "d": data}).decode())
-
-    async def send_beat(self) -> None:
-        await self.send(Op.HEARTBEAT, self.done)
 
 
 class Gateway:
@@ -73,7 +57,7 @@ class Gateway:
     def __init__(self, api: Api, intents: int, deliver: Deliver) -> None:
         self._api, self._intents, self._deliver = api, intents, deliver
         self._address: wire.Gateway | None = None
-        self._identify_from = float("-inf")
+        self._pace = Pace()
         self._degrade = False
         self.degraded = False
         """Whether the last login got fewer intents than the configuration asks for."""
@@ -83,7 +67,7 @@ class Gateway:
         talk = None
         try:
             talk = await self._dial(link)
-            await self._converse(talk)
+            await talk.converse(partial(self._take, talk))
         except WebSocketClosed as closed:
             cause = wire.close_cause(closed.code, closed.reason)
             raise Disconnect(await self._end(link, talk, cause)) from closed
@@ -92,7 +76,7 @@ class Gateway:
 
     async def _dial(self, link: Link) -> _Talk:
         link.step("token")
-        token = await self._api.token(link.http)
+        token = await self._api.token.get(link.http)
         # Taken out until it has led to a login: an address that fails is asked for anew.
         address, self._address = self._address, None
         if address is None:
@@ -102,67 +86,46 @@ class Gateway:
         ws = await link.websocket(address.url)
         link.step("hello")
         intents = self.fewer if self._degrade else self._intents
-        return _Talk(link, ws, address, token, intents)
+        return _Talk(link=link, ws=ws, address=address, token=token, intents=intents)
 
     async def _ask(self, link: Link) -> wire.Gateway:
         gateway = (await self._api.ask(link.http, "/gateway/bot")).decode(wire.Gateway)
         limit = gateway.session_start_limit
-        if limit is not None and limit.remaining <= 0 and not _resumable(link):
-            message = f"all {limit.total} logins of the day are spent"
-            wait = limit.reset_after / 1000
-            raise Disconnect(Cause(Kind.THROTTLED, "qq_no_logins_left", message, retry_after=wait))
+        exhausted = limit.exhausted("qq_no_logins_left") if limit else None
+        if exhausted is not None and not resumable(link):
+            raise Disconnect(exhausted)
         return gateway
 
-    async def _converse(self, talk: _Talk) -> None:
-        async for raw in talk.ws:
-            try:
-                frame = decode(wire.Frame, raw)
-            except BadFrame as error:
-                talk.link.skip(str(error), raw)
-                continue
-            match frame.op:
-                case Op.DISPATCH:
-                    await self._dispatch(talk, frame)
-                case Op.HELLO:
-                    interval = decode(wire.Hello, bytes(frame.d)).heartbeat_interval
-                    talk.beat = min(BEAT, interval / 1000)
-                    await self._log_in(talk)
-                case Op.HEARTBEAT:
-                    await talk.send_beat()
-                case Op.HEARTBEAT_ACK:
-                    talk.link.acked()
-                case Op.RECONNECT:
-                    message = "QQ asked for a new connection (op 7)"
-                    raise Disconnect(Cause(Kind.RECYCLED, "qq_reconnect_requested", message))
-                case Op.INVALID_SESSION:
-                    talk.rejected = bytes(frame.d) != b"true"
-                    raise Disconnect(await _last_word(talk))
+    async def _take(self, talk: _Talk, frame: Frame) -> None:
+        """Do what a frame asks for. Raises BadFrame, and Disconnect when it is the end."""
+        match frame.op:
+            case Op.DISPATCH:
+                await self._dispatch(talk, frame)
+            case Op.HELLO:
+                interval = decode(Hello, bytes(frame.d)).heartbeat_interval
+                talk.beat = min(BEAT, interval / 1000)
+                await self._log_in(talk)
+            case Op.RECONNECT:
+                message = "QQ asked for a new connection (op 7)"
+                raise Disconnect(Cause(Kind.RECYCLED, "qq_reconnect_requested", message))
+            case Op.INVALID_SESSION:
+                talk.rejected = bytes(frame.d) != b"true"
+                raise Disconnect(await _last_word(talk))
 
     async def _log_in(self, talk: _Talk) -> None:
         link, token = talk.link, f"QQBot {talk.token}"
-        if _resumable(link):
-            link.step("resume")
-            talk.done = link.cursor["seq"]
-            session = link.cursor["session"]
-            await talk.send(Op.RESUME, {"token": token, "session_id": session, "seq": talk.done})
+        if resumable(link):
+            await talk.send_resume(token)
             return
-        link.step("identify")
-        link.cursor.clear()  # in memory: what is stored changes with the new session
-        limit = talk.address.session_start_limit
-        if limit is None:
-            link.logged_in()
-        else:
-            link.logged_in(limit.remaining - 1, limit.total, limit.reset_after / 1000)
-        spacing = IDENTIFY_WINDOW / max(1, limit.max_concurrency if limit else 1)
-        self._identify_from = asyncio.get_running_loop().time() + spacing
+        self._pace.identify(link, talk.address.session_start_limit)
         self._degrade, talk.identified = False, True
         data = {"token": token, "intents": talk.intents, "shard": [0, 1], "properties": {}}
         await talk.send(Op.IDENTIFY, data)
 
-    async def _dispatch(self, talk: _Talk, frame: wire.Frame) -> None:
+    async def _dispatch(self, talk: _Talk, frame: Frame) -> None:
         """An event. Its number is stored with it, and told in a heartbeat only after that."""
         link, event = talk.link, frame.t
-        link.cursor["seq"] = seq = max(frame.s or 0, talk.done or 0)
+        seq = talk.reached(frame)
         if event == "READY":
             ready = decode(wire.Ready, bytes(frame.d))
             link.cursor.update(session=ready.session_id, bot=ready.user.id)
@@ -192,15 +155,9 @@ class Gateway:
         if talk is not None and talk.identified and not talk.ready:
             cause = self._judge_intents(talk, cause)
         if cause.code == f"qq_close_{Close.BAD_TOKEN}":
-            self._api.forget_token()
+            self._api.token.forget()
             self._address = None  # so that the next token is tried on the API first
-        if cause.kind is Kind.SESSION:
-            link.cursor.clear()
-            await link.commit()
-        spacing = self._identify_from - asyncio.get_running_loop().time()
-        if "session" in link.cursor or spacing <= (cause.retry_after or 0.0):
-            return cause
-        return replace(cause, retry_after=spacing)
+        return await self._pace.settle(link, cause)
 
     @property
     def fewer(self) -> int:
@@ -216,10 +173,6 @@ class Gateway:
         self._degrade = True
         message = f"the login was refused ({cause.code}); trying once with fewer intents"
         return Cause(Kind.SESSION, "qq_intents_refused", message)
-
-
-def _resumable(link: Link) -> bool:
-    return link.resume and {"session", "seq"} <= link.cursor.keys()
 
 
 async def _last_word(talk: _Talk) -> Cause:

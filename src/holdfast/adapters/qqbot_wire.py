@@ -5,33 +5,27 @@ Sources: https://bot.q.qq.com/wiki (api-v2, pages named per table).
 
 from __future__ import annotations
 
-import hmac
 from datetime import datetime
 from enum import IntEnum, IntFlag
 from typing import Annotated, Protocol
 
 import msgspec
 
-from holdfast.adapter import BadFrame, decode
+from holdfast import opcode_gateway
+from holdfast.adapter import BadFrame, Whole, decode
+from holdfast.forgery import is_ours
 from holdfast.messages import Attachment, Inbound, MediaKind
+from holdfast.opcode_gateway import StartLimit
 from holdfast.supervision import Cause, Kind
 
 CONSOLE = "in the console (https://q.qq.com, your bot)"
 
 
-class Op(IntEnum):
-    """Operation codes (api-v2/dev-prepare/interface-framework/event-emit)."""
+class Callback(IntEnum):
+    """Operation codes of callbacks alone (api-v2/dev-prepare/interface-framework/event-emit)."""
 
-    DISPATCH = 0
-    HEARTBEAT = 1
-    IDENTIFY = 2
-    RESUME = 6
-    RECONNECT = 7
-    INVALID_SESSION = 9
-    HELLO = 10
-    HEARTBEAT_ACK = 11
-    CALLBACK_ACK = 12
-    CALLBACK_CHECK = 13
+    ACK = 12
+    CHECK = 13
 
 
 class Intent(IntFlag):
@@ -113,42 +107,13 @@ _CLOSES: dict[int, tuple[Kind, str, str]] = {
     **dict.fromkeys(INTERNAL, (Kind.SESSION, "internal error of the gateway", "")),
 }
 
-TOO_FAST_WAIT = 60.0
-"""Seconds after 4008, as current adapters wait; the documentation names no number."""
-
 
 def close_cause(code: int, reason: str = "") -> Cause:
     """What a close code means; codes that are not documented are a loss like any other."""
-    kind, what, hint = _CLOSES.get(code, (Kind.LOST, "the connection was lost", ""))
-    return Cause(
-        kind,
-        f"qq_close_{code}",
-        f"QQ closed the gateway with {code}: {what}" + (f" ({reason})" if reason else ""),
-        hint,
-        retry_after=TOO_FAST_WAIT if code == Close.TOO_FAST else None,
-    )
+    return opcode_gateway.close_cause("QQ", _CLOSES, code, reason)
 
 
 # -- frames and answers -----------------------------------------------------------------------
-
-
-class Frame(msgspec.Struct):
-    """The envelope of gateway frames and callbacks."""
-
-    op: int
-    s: int | None = None
-    t: str | None = None
-    d: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class StartLimit(msgspec.Struct):
-    """How many Identify calls are left, ``reset_after`` in milliseconds."""
-
-    total: int = 1000
-    remaining: int = 1000
-    reset_after: float = 0.0
-    max_concurrency: int = 1
-    """Identify calls per 5 s."""
 
 
 class Gateway(msgspec.Struct):
@@ -156,12 +121,6 @@ class Gateway(msgspec.Struct):
 
     url: str
     session_start_limit: StartLimit | None = None
-
-
-class Hello(msgspec.Struct):
-    """``heartbeat_interval`` in milliseconds."""
-
-    heartbeat_interval: Annotated[float, msgspec.Meta(gt=0)]
 
 
 class User(msgspec.Struct):
@@ -196,7 +155,7 @@ class File(msgspec.Struct):
 
     content_type: str = ""
     filename: str = ""
-    size: int | None = None
+    size: Whole | None = None
     url: str = ""
     voice_wav_url: str = ""
 
@@ -324,7 +283,7 @@ def signing_key(secret: str) -> Key:
 def signed(key: Key, signature: str, content: bytes) -> bool:
     """Whether the hexadecimal signature is the one of ``timestamp + body``."""
     # Compared as text, since both sides hold the key and Ed25519 is deterministic.
-    return hmac.compare_digest(key.sign(content).hex().encode(), signature.lower().encode())
+    return is_ours(signature.lower(), key.sign(content).hex())
 
 
 def check_answer(key: Key, question: msgspec.Raw) -> dict[str, str]:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -27,6 +26,7 @@ from holdfast.adapter import (
 )
 from holdfast.messages import Attachment
 from holdfast.supervision import Cause, Kind
+from holdfast.transfer import content_of, may_see_token
 
 CALL_LIMIT: Final = 10.0
 """Seconds for a call: as long as a step of an attempt."""
@@ -99,7 +99,7 @@ def refusal(reply: HttpReply, method: str, token: Token) -> SendFailed | None:
     try:
         answer = reply.decode(Answer)
     except BadFrame as problem:
-        if reply.status == 200 and "html" not in reply.headers.get("content-type", ""):
+        if reply.status == 200 and not reply.is_html:
             # The body is not quoted: it may hold the ticket of a socket.
             text = f"the answer to {method} could not be read: {problem.cause.message}"
             return SendFailed(Outcome.UNKNOWN, Cause(Kind.PROTOCOL, "slack_bad_answer", text))
@@ -270,24 +270,18 @@ class Api:
         if "://" not in url:  # a shared channel's file: only its id was told
             info = (await self.call(http, "files.info", FileAnswer, {"file": url})).file
             url = info.url_private_download or info.url_private
-        host = urlsplit(url).hostname or ""
-        ours = host == urlsplit(self._base).hostname or f".{host}".endswith(FILE_HOSTS)
+        ours = may_see_token(url, self._base, FILE_HOSTS)
         token = self._tokens[Token.BOT].reveal()
         headers = {"Authorization": f"Bearer {token}"} if ours else {}
         reply = await http.request("GET", url, headers=headers, timeout=TRANSFER_LIMIT)
-        page = "html" in reply.headers.get("content-type", "") and "html" not in file.mime
+        page = reply.is_html and "html" not in file.mime
         if page or reply.status in (301, 302, 303, 307):
             text = "Slack showed its login page in place of a file"
             cause = Cause(
                 Kind.REFUSED, "slack_file_login_page", text, SCOPE_HINT.format("files:read")
             )
             raise SendFailed(Outcome.REFUSED, cause)
-        if reply.status != 200:
-            text = f"the file store answered HTTP {reply.status}"
-            cause = Cause(Kind.UNREACHABLE, f"slack_file_{reply.status}", text)
-            gone = reply.status in (403, 404, 410)
-            raise SendFailed(Outcome.REFUSED if gone else Outcome.NOT_SENT, cause)
-        return reply.body
+        return content_of(reply, "slack")
 
 
 def _read(reply: HttpReply, method: str, kind: type[T]) -> T:

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from holdfast.adapter import BadFrame, decode
+from holdfast.adapter import BadFrame, Whole, decode
 from holdfast.adapters.slack_api import Bot
 from holdfast.messages import Attachment, Inbound, MediaKind
 from holdfast.supervision import Cause, Kind
@@ -76,7 +76,7 @@ class File(msgspec.Struct):
     id: str
     name: str | None = None
     mimetype: str | None = None
-    size: int | None = None
+    size: Whole | None = None
     url_private: str | None = None
     url_private_download: str | None = None
     file_access: str | None = None

@@ -41,10 +41,11 @@ from holdfast.adapter import (
     decode,
 )
 from holdfast.adapters import telegram_api as api
+from holdfast.forgery import is_ours
 from holdfast.messages import Attachment, Inbound, MediaKind, Outbound, Receipt
 from holdfast.supervision import Cause, Kind
 
-BEAT, SILENCE, GRACE = 30.0, 100.0, 20.0
+BEAT, SILENCE, GRACE = 18.0, 60.0, 20.0
 """Web hook: seconds between two looks at it, and the longest time without a good one. Three bad
 ones come first. Redelivery may pause for 120 s; the hook set anew ends such a pause."""
 
@@ -189,9 +190,7 @@ class Telegram(Adapter):
 
     def _genuine(self, request: HookRequest) -> bool:
         secret = request.headers.get("x-telegram-bot-api-secret-token", "")
-        # Bytes that are no UTF-8 arrive as surrogates; a forger must not end the connection.
-        given = secret.encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(given, self._hook_secret.encode())
+        return is_ours(secret, self._hook_secret)
 
     # -- to the platform ----------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from holdfast.adapter import (
     Part,
     Secret,
     SendFailed,
+    Whole,
     decode,
     http_cause,
 )
@@ -61,7 +62,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Update(msgspec.Struct, frozen=True):
     """The envelope of an update; kinds that are not named here are not for us."""
 
-    update_id: int
+    update_id: Whole
     message: msgspec.Raw = msgspec.Raw()
     edited_message: msgspec.Raw = msgspec.Raw()
 
@@ -77,7 +78,7 @@ class WebhookInfo(msgspec.Struct, frozen=True):
 class User(msgspec.Struct, frozen=True):
     """A person or bot; the last field is in the answer of getMe only."""
 
-    id: int
+    id: Whole
     is_bot: bool = False
     first_name: str = ""
     last_name: str = ""
@@ -88,7 +89,7 @@ class User(msgspec.Struct, frozen=True):
 class Chat(msgspec.Struct, frozen=True):
     """A private chat, group, supergroup or channel."""
 
-    id: int
+    id: Whole
     type: str = ""
     title: str = ""
 
@@ -97,8 +98,8 @@ class Entity(msgspec.Struct, frozen=True):
     """A stretch of text, counted in UTF-16 code units."""
 
     type: str
-    offset: int
-    length: int
+    offset: Whole
+    length: Whole
     user: User | None = None
 
 
@@ -108,14 +109,14 @@ class File(msgspec.Struct, frozen=True):
     file_id: str
     file_name: str = ""
     mime_type: str = ""
-    file_size: int | None = None
+    file_size: Whole | None = None
     file_path: str = ""
 
 
 class Stub(msgspec.Struct, frozen=True):
     """As much of a message as its sender or an answer to it needs."""
 
-    message_id: int
+    message_id: Whole
     chat: Chat
     sender: User | None = msgspec.field(name="from", default=None)
 
@@ -123,10 +124,10 @@ class Stub(msgspec.Struct, frozen=True):
 class Message(Stub, frozen=True, kw_only=True):
     """A message with what an agent can use of it."""
 
-    date: int
-    edit_date: int | None = None
+    date: Whole
+    edit_date: Whole | None = None
     sender_chat: Chat | None = None
-    message_thread_id: int | None = None
+    message_thread_id: Whole | None = None
     is_topic_message: bool = False
     reply_to_message: Stub | None = None
     text: str = ""
@@ -349,16 +350,13 @@ class BotApi:
         headers: Mapping[str, str] | None = None,
     ) -> T:
         """The result of a method. Raises CallFailed, and HttpFailed when there is no answer."""
-        # A GET is repeated once by the client itself when its connection is lost: welcome for a
-        # mere question, but a poll confirms updates, and its loss is news for the supervisor.
-        asks = method.startswith("get") and method != "getUpdates"
         sending: dict[str, Any] = {"timeout": TRANSFER_LIMIT if file else limit, "headers": headers}
         if file is not None:
             fields = [Part(name=name, data=value) for name, value in (params or {}).items()]
             sending["parts"] = [*fields, file]
         else:
-            sending["query" if asks else "form"] = params or {}
-        reply = await self._request("GET" if asks else "POST", "bot", method, method, sending)
+            sending["form"] = params or {}
+        reply = await self._request("POST", "bot", method, method, sending)
         try:
             answer = reply.decode(Answer)
             if answer.ok:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import secrets
 from dataclasses import replace
 from functools import partial
@@ -41,6 +40,7 @@ from holdfast.adapters import webchat_page as html
 from holdfast.adapters import webchat_wire as wire
 from holdfast.adapters.webchat_visitors import Tab, Visitor, Visitors
 from holdfast.adapters.webchat_wire import Problem, Refusal
+from holdfast.forgery import is_ours
 from holdfast.messages import Attachment, Outbound, Receipt
 from holdfast.supervision import Cause, Kind
 
@@ -172,7 +172,7 @@ class WebChat(Adapter):
             await _send_away(ws, Refusal.HELLO)
             return None
         token = self._settings.token.reveal()
-        if token and not hmac.compare_digest(hello.token.encode(), token.encode()):
+        if token and not is_ours(hello.token, token):
             link.skip("a visitor with a wrong token")
             await _send_away(ws, Refusal.TOKEN)
             return None

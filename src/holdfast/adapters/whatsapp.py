@@ -38,6 +38,7 @@ from holdfast.adapters.whatsapp_fates import Fates
 from holdfast.adapters.whatsapp_hook import BEAT, Hook
 from holdfast.adapters.whatsapp_watch import Watch, WrongCallback, lacking, notes
 from holdfast.messages import Attachment, Inbound, Outbound, Receipt
+from holdfast.recollection import Recollection
 from holdfast.supervision import Cause, Kind
 
 MAX_CAPTION: Final = 1024
@@ -101,7 +102,7 @@ class WhatsApp(Adapter):
             settings.app_id,
             settings.app_secret,
         )
-        self._recent: dict[str, str] = {}
+        self._recent = Recollection(RECENT)
         self._fates = Fates()
         self._hook = Hook(
             settings.hook_path or f"/whatsapp/{settings.phone_number_id}",
@@ -191,16 +192,14 @@ class WhatsApp(Adapter):
         return {"type": kind, kind: part}
 
     def _remember(self, message: Inbound) -> None:
-        self._recent.pop(message.chat, None)
-        self._recent[message.chat] = message.id
-        if len(self._recent) > RECENT:
-            del self._recent[next(iter(self._recent))]
+        self._recent.note(message.chat, message.id)
 
     async def typing(self, chat: str, thread: str | None = None) -> None:
         """Marks the last message there as read, too; WhatsApp has no other way."""
-        if chat in self._recent:
+        last = self._recent.get(chat)
+        if last is not None:
             indicator = {"type": "text"}
-            read = {"status": "read", "message_id": self._recent[chat]}
+            read = {"status": "read", "message_id": last}
             await self._post(read | {"typing_indicator": indicator})
 
     async def fetch(self, attachment: Attachment) -> bytes:

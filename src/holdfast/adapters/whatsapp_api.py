@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -26,10 +25,12 @@ from holdfast.adapter import (
     Secret,
     SendFailed,
     http_cause,
+    outcome_of,
 )
 from holdfast.adapters.whatsapp_wire import Error
 from holdfast.messages import Attachment, MediaKind
 from holdfast.supervision import Cause, Kind
+from holdfast.transfer import content_of, may_see_token, of_upload
 
 CALL_LIMIT: Final = 10.0
 """Seconds for a call: as long as a step of an attempt."""
@@ -132,7 +133,7 @@ def refusal(reply: HttpReply, doing: str, key: Key = Key.TOKEN) -> SendFailed | 
     try:
         error = reply.decode(_Refusal).error
     except BadFrame:
-        if reply.status == 200 and not _is_html(reply):
+        if reply.status == 200 and not reply.is_html:
             return None
         return SendFailed(_unexplained(reply), http_cause(reply, "whatsapp"))
     outcome, cause = verdict(error, doing, key, reply.retry_after)
@@ -168,14 +169,7 @@ def verdict(
 
 
 def _unexplained(reply: HttpReply) -> Outcome:
-    if reply.status >= 500:
-        return Outcome.UNKNOWN  # a proxy's 502 may hide a delivered message
-    passing = reply.status in (429, *range(300, 400)) or _is_html(reply)
-    return Outcome.NOT_SENT if passing else Outcome.REFUSED
-
-
-def _is_html(reply: HttpReply) -> bool:
-    return "html" in reply.headers.get("content-type", "")
+    return Outcome.NOT_SENT if 300 <= reply.status < 400 else outcome_of(reply)
 
 
 def refused(code: str, message: str) -> SendFailed:
@@ -261,25 +255,17 @@ class Graph:
         except (HttpFailed, BadFrame) as failed:
             raise SendFailed(Outcome.NOT_SENT, failed.cause) from failed
         except SendFailed as failed:
-            if failed.outcome is not Outcome.UNKNOWN:
-                raise
-            # Of a lost upload nobody has seen anything yet.
-            raise SendFailed(Outcome.NOT_SENT, failed.cause) from failed
+            raise SendFailed(of_upload(failed.outcome), failed.cause) from failed
 
     async def download(self, number: str, media: str) -> bytes:
         """The content of a file somebody sent to us."""
         reply = await self.call("GET", media, query={"phone_number_id": number})
         url = reply.decode(Stored).url
-        host = urlsplit(url).hostname or ""
-        ours = host == urlsplit(self.base).hostname or f".{host}".endswith(FILE_HOSTS)
+        ours = may_see_token(url, self.base, FILE_HOSTS)
         headers = self._proof(Key.TOKEN) if ours else {}
         reply = await self.http.request("GET", url, headers=headers, timeout=TRANSFER_LIMIT)
-        if reply.status != 200:
-            status = f"the file store answered HTTP {reply.status}"
-            cause = Cause(Kind.UNREACHABLE, f"whatsapp_file_{reply.status}", status)
-            # An address that has run out is asked for anew; the file's own id lasts seven days.
-            raise SendFailed(Outcome.NOT_SENT, cause)
-        return reply.body
+        # An address that has run out is asked for anew; the file's own id lasts seven days.
+        return content_of(reply, "whatsapp", gone=())
 
 
 # -- files ------------------------------------------------------------------------------------

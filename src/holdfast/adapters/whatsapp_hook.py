@@ -11,23 +11,23 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from holdfast.adapter import BadFrame, Continuity, Disconnect, HookRequest, Link, Secret, decode
 from holdfast.adapters import whatsapp_wire as wire
 from holdfast.adapters.whatsapp_fates import Fates, failure
 from holdfast.adapters.whatsapp_watch import Deaf, Watch, WrongCallback
+from holdfast.forgery import is_ours
 from holdfast.messages import Inbound
 from holdfast.supervision import Cause, Kind
 
-BEAT, SILENCE = 25.0, 60.0
+BEAT, SILENCE = 29.0, 60.0
 """Seconds between two glances at the API, and the longest time without a good one."""
 
-WHOLE: Final = 6
-"""Every so many glances is a look at all parts: with it they take 168 to 192 calls an hour of the
-business account's allowance of 200 (cloud-api/overview, rate limits)."""
+SUBSCRIPTION, WHOLE = 2, 20
+"""Of so many glances one is at the subscription, too, and one at everything. That makes 198 calls
+an hour of the business account's allowance of 200 (cloud-api/overview, rate limits)."""
 
 HOLD: Final = 15.0
 """Seconds for which an attempt whose callback is not ours waits for Meta's verification."""
@@ -83,10 +83,14 @@ class Hook:
         number = itertools.count(1)
 
         async def beat() -> None:
-            await (_glance if next(number) % WHOLE else _look)(link, watch)
+            now = next(number)
+            if now % WHOLE == 0:
+                await _seen(link, watch.look())
+            else:
+                await _seen(link, watch.glance(subscription=now % SUBSCRIPTION == 0))
 
         link.on_beat(beat)
-        link.on_probe(partial(_glance, link, watch))
+        link.on_probe(lambda: _seen(link, watch.glance(subscription=False)))
         link.ready(Continuity.RESUMED, beat=BEAT, silence=SILENCE)
         await _mind_the_gap(link)
 
@@ -114,7 +118,7 @@ class Hook:
     def _verify(self, link: Link, request: HookRequest, asked: asyncio.Event) -> None:
         """Answer Meta's question, which only who knows the verify token asks."""
         given = request.query.get("hub.verify_token", "")
-        if wire.same(given, self._verify_token.reveal()):
+        if is_ours(given, self._verify_token.reveal()):
             request.respond(200, request.query.get("hub.challenge", "").encode())
             asked.set()
         else:
@@ -123,7 +127,7 @@ class Hook:
 
     async def _called(self, link: Link, request: HookRequest) -> None:
         given = request.headers.get("x-hub-signature-256", "")
-        if not wire.same(given, wire.signature(self._secret.reveal(), request.body)):
+        if not is_ours(given, wire.signature(self._secret.reveal(), request.body)):
             request.respond(401)
             link.skip("a post without a true signature", request.body)
             return
@@ -187,16 +191,10 @@ class Hook:
 # -- how long we were deaf ------------------------------------------------------------------------
 
 
-async def _glance(link: Link, watch: Watch) -> None:
-    """Token and API are there."""
-    await watch.whoami()
-    link.acked()
-
-
-async def _look(link: Link, watch: Watch) -> None:
+async def _seen(link: Link, looking: Awaitable[object]) -> None:
     """A look on a living connection; a good one is stamped, as the start of what may be lost."""
     try:
-        await watch.look()
+        await looking
     except Deaf:
         await _deaf(link)
         raise

@@ -147,9 +147,20 @@ class Watch:
             used = await self._app_address(used)
         elif told is None:
             return number  # Meta does not say, and without the app nobody can be asked
+        self._expect_ours(used)
+        return number
+
+    async def glance(self, *, subscription: bool) -> None:
+        """What changes most, in one call or two: token, callback in force, subscription."""
+        number = await self.whoami()
+        if subscription:
+            await self._subscribed()
+        if number.webhook_configuration is not None:
+            self._expect_ours(number.webhook_configuration.url)
+
+    def _expect_ours(self, used: str) -> None:
         if used.rstrip("/") != self.url.rstrip("/"):
             raise self._wrong(used)
-        return number
 
     async def whoami(self) -> Number:
         """The number; proves the token."""

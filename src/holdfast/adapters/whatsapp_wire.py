@@ -265,9 +265,3 @@ def _said(content: Content) -> tuple[str, tuple[Attachment, ...]]:
 def signature(secret: str, body: bytes) -> str:
     """``X-Hub-Signature-256`` of a body, over its very bytes."""
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-
-
-def same(given: str, right: str) -> bool:
-    """Whether a stranger's text is ours, in constant time."""
-    # Bytes that are no UTF-8 arrive as surrogates; a forger must not end the connection.
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), right.encode())

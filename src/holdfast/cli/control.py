@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -15,6 +16,9 @@ from holdfast.cli.exits import CommandFailed, Exit
 from holdfast.web import control
 
 T = TypeVar("T")
+
+Query = Sequence[tuple[str, str]]
+"""Parameters of a question; one may come several times."""
 
 PATIENCE = 2.0
 """Seconds a healthy gateway may take to answer; it takes milliseconds."""
@@ -65,22 +69,32 @@ class Control:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def ask(self, resource: str, kind: type[T]) -> T:
+    def ask(self, resource: str, kind: type[T], query: Query = ()) -> T:
         """The answer to a question.
 
         Raises NotRunning, NotAnswering, or CommandFailed with the gateway's own words.
         """
-        return self._request("GET", resource, kind, PATIENCE)
+        whole = f"{resource}?{urlencode(query)}" if query else resource
+        return self._request("GET", whole, kind, PATIENCE)
 
-    def order(self, resource: str, kind: type[T]) -> T:
-        """The answer to an order, which may take longer. Raises as `ask` does."""
-        return self._request("POST", resource, kind, SLOW)
+    def order(
+        self, resource: str, kind: type[T], body: Any = None, patience: float | None = None
+    ) -> T:
+        """The answer to an order, which may take `SLOW`, or ``patience`` seconds. Raises as `ask`.
 
-    def _request(self, method: str, resource: str, kind: type[T], timeout: float) -> T:
+        ``body`` is sent as JSON.
+        """
+        return self._request("POST", resource, kind, patience or SLOW, body)
+
+    def _request(
+        self, method: str, resource: str, kind: type[T], timeout: float, body: Any = None
+    ) -> T:
         connection = _Connection(self.directory / control.SOCKET_NAME, timeout)
+        payload = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
         with contextlib.closing(connection):
             try:
-                connection.request(method, f"/api/v1/{resource}")
+                connection.request(method, f"/api/v1/{resource}", payload, headers)
                 response = connection.getresponse()
                 status, body = response.status, response.read()
             except (FileNotFoundError, ConnectionRefusedError):

@@ -31,4 +31,4 @@ class CommandFailed(HoldfastError):
 
     def __init__(self, problem: str, hint: str = "", exit: Exit = Exit.FAILED) -> None:
         super().__init__(problem + (f" ({hint})" if hint else ""))
-        self.exit = exit
+        self.problem, self.exit = problem, exit

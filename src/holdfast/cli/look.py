@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from holdfast.cli import tables, words
-from holdfast.cli.control import Control, NotRunning, account_path
+from holdfast.cli.control import Control, account_path
 from holdfast.cli.exits import CommandFailed, Exit
+from holdfast.cli.journal import Journal
 from holdfast.cli.tables import Cell, Table, Tone
 from holdfast.config import state_dir_of
 from holdfast.observe.status import (
@@ -230,12 +231,13 @@ def explain(args: argparse.Namespace) -> int:
 
 def history(args: argparse.Namespace) -> int:
     """``holdfast history``: from the gateway, or from the journal when none is running."""
-    directory = state_dir_of(args.config)
-    resource = "history" if args.account is None else account_path(args.account, "history")
-    try:
-        lines = Control(directory).ask(f"{resource}?limit={args.limit}", list[Transition])
-    except NotRunning as failed:
-        lines = _from_journal(directory, args.account, args.limit, failed)
+    account, limit = args.account, args.limit
+    resource = "history" if account is None else account_path(account, "history")
+    answer = Journal(args).look(
+        lambda control: control.ask(f"{resource}?limit={limit}", list[Transition]),
+        lambda clerk: clerk.history(account, limit),
+    )
+    lines = answer.value
     if args.json:
         tables.show_json(lines)
         return Exit.OK
@@ -252,25 +254,3 @@ def history(args: argparse.Namespace) -> int:
         )
     tables.show(table)
     return Exit.OK
-
-
-def _from_journal(
-    directory: Path, account: str | None, limit: int, failed: NotRunning
-) -> list[Transition]:
-    import asyncio
-
-    from holdfast.cli.run import JOURNAL
-    from holdfast.store.sqlite import SqliteStore
-
-    path = directory / JOURNAL
-    if not path.exists():
-        raise failed
-
-    async def ask() -> list[Transition]:
-        store = await SqliteStore.open(path)
-        try:
-            return await store.history(account, limit)
-        finally:
-            await store.close()
-
-    return asyncio.run(ask())

@@ -1,13 +1,15 @@
-"""Every command and option, and the reference made of them."""
+"""The options of every command, and the reference made of them."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.adapters import BUILT_IN
+from holdfast.cli.catalogue import BOXES, COMMANDS, VERBS, Command
+
+__all__ = ["COMMANDS", "arguments", "build", "reference"]
 
 DESCRIPTION = """\
 A chat-bot gateway whose platform connections never silently die.
@@ -31,125 +33,6 @@ CONFIG_HELP = "the configuration (default: $HOLDFAST_CONFIG, else ./holdfast.tom
 LEVELS = ("debug", "info", "warning", "error")
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command's place, help and example."""
-
-    name: str
-    run: str
-    """Where its function is: ``module:function``."""
-    help: str
-    text: str
-    example: str
-
-
-_HERE = "holdfast.cli."
-
-COMMANDS = {
-    command.name: command
-    for command in (
-        Command(
-            "init",
-            _HERE + "setup:init",
-            "write a configuration to fill in",
-            "Write a commented configuration that only you can read. An existing file is never "
-            "overwritten.",
-            "holdfast init --platform telegram --platform matrix",
-        ),
-        Command(
-            "check",
-            _HERE + "setup:check",
-            "find out whether configuration and credentials work",
-            "Read the whole configuration, then ask every platform whether the credentials work, "
-            "without connecting the bot. A running gateway is not disturbed. Exits with 1 when "
-            "any account is bad.",
-            "holdfast check",
-        ),
-        Command(
-            "run",
-            _HERE + "run:run",
-            "run the gateway in the foreground",
-            "Run the gateway until SIGTERM or Ctrl-C, which end it within 5 seconds (a second one "
-            "at once). SIGHUP reads the configuration again; accounts that did not change keep "
-            "their connections. The log goes to standard error.",
-            "holdfast run --log-level warning",
-        ),
-        Command(
-            "status",
-            _HERE + "look:status",
-            "see how every account is",
-            "Ask the running gateway how every account is. When it does not answer, its status "
-            "file is read instead, and what can no longer be believed is shown as unknown. Exits "
-            "with 3 when an account needs a person, with 4 when the gateway does not answer.",
-            "holdfast status --watch",
-        ),
-        Command(
-            "explain",
-            _HERE + "look:explain",
-            "say in plain words what an account does and why",
-            "Say in plain words in which state an account is, since when and why, who must act "
-            "and what to do, when it is tried next, and what waits.",
-            "holdfast explain my-bot",
-        ),
-        Command(
-            "history",
-            _HERE + "look:history",
-            "list what happened to the accounts",
-            "List the changes of state of all accounts or one, the newest last. Works without a "
-            "running gateway, from its journal.",
-            "holdfast history my-bot --limit 20",
-        ),
-        Command(
-            "kick",
-            _HERE + "act:kick",
-            "make an account try now",
-            "Make an account try now, whatever it waits for; for example after new credentials, "
-            "or when the network is back. A connected account is connected anew; any other first "
-            "takes up what was changed in its table of the configuration.",
-            "holdfast kick my-bot",
-        ),
-        Command(
-            "pause",
-            _HERE + "act:pause",
-            "disconnect an account until it is resumed",
-            "Disconnect an account; it stays so over restarts. Replies that are ready wait in "
-            "the journal.",
-            "holdfast pause my-bot",
-        ),
-        Command(
-            "resume",
-            _HERE + "act:resume",
-            "connect a paused account again",
-            "Connect a paused account again and send what waited.",
-            "holdfast resume my-bot",
-        ),
-        Command(
-            "reload",
-            _HERE + "act:reload",
-            "make the gateway read its configuration again",
-            "Make the running gateway read its configuration again. Only accounts whose entry "
-            "changed are connected anew; a configuration with a mistake changes nothing.",
-            "holdfast reload",
-        ),
-        Command(
-            "demo",
-            _HERE + "setup:demo",
-            "watch it heal; needs no account and no network",
-            "Run a gateway on simulated platforms, cut their connections in several ways and show "
-            "how they heal and what was lost.",
-            "holdfast demo --seconds 60",
-        ),
-        Command(
-            "version",
-            _HERE + "setup:version",
-            "print the version",
-            "Print the version.",
-            "holdfast version",
-        ),
-    )
-}
-
-
 def build() -> argparse.ArgumentParser:
     """The parser of the whole command line; sets ``command``, ``run``, ``config``."""
     shape = argparse.RawDescriptionHelpFormatter
@@ -165,13 +48,71 @@ def build() -> argparse.ArgumentParser:
             description=command.text,
             epilog=f"example: {command.example}",
         )
-        # Also after the command; without a default, or it would undo the one before it.
-        sub.add_argument(
-            "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=CONFIG_HELP
-        )
-        sub.set_defaults(run=command.run)
-        _add_arguments(sub, command.name)
+        if command.name in BOXES:
+            _add_verbs(sub, command)
+        else:
+            _add_config(sub)
+            sub.set_defaults(run=command.run)
+            _add_arguments(sub, command.name)
     return parser
+
+
+def _add_config(sub: argparse.ArgumentParser) -> None:
+    """Also after the command; without a default, or it would undo the one before it."""
+    sub.add_argument(
+        "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=CONFIG_HELP
+    )
+
+
+# -- the boxes, whose commands have verbs ---------------------------------------------------------
+
+
+def _add_verbs(sub: argparse.ArgumentParser, command: Command) -> None:
+    verbs = sub.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
+    for name, verb in VERBS.items():
+        one = verbs.add_parser(name, help=verb.help, description=verb.text)
+        _add_config(one)
+        one.set_defaults(run=f"{command.run}:{verb.function}")
+        _add_verb_arguments(one, command.name, name)
+
+
+def _add_verb_arguments(sub: argparse.ArgumentParser, box: str, verb: str) -> None:
+    if verb == "show":
+        sub.add_argument("names", nargs="+", metavar="NAME", help=NAMES_HELP)
+    if verb in ("retry", "drop"):
+        sub.add_argument("names", nargs="*", metavar="NAME", help=NAMES_HELP)
+        sub.add_argument(
+            "--all",
+            action="store_true",
+            help="all that wait for a person, or those that the filters let through",
+        )
+        sub.add_argument("--yes", action="store_true", help="do not ask whether --all is meant")
+    if verb != "show":
+        _add_filters(sub, box)
+    if verb == "list":
+        sub.add_argument(
+            "--limit", type=_count, default=50, metavar="N", help="messages at most (default: 50)"
+        )
+    _add_json(sub)
+
+
+NAMES_HELP = "a message's name as `list` prints it, for example in-17 or out-4"
+
+
+def _add_filters(sub: argparse.ArgumentParser, box: str) -> None:
+    sub.add_argument("--account", metavar="ACCOUNT", help="only messages of this account")
+    sub.add_argument("--chat", metavar="CHAT", help="only messages of this chat")
+    sub.add_argument(
+        "--state",
+        action="append",
+        default=[],
+        choices=BOXES[box],
+        metavar="STATE",
+        help=f"only messages in this state: {', '.join(BOXES[box])}; may be repeated",
+    )
+
+
+# -- the arguments of the others ------------------------------------------------------------------
 
 
 def _add_arguments(sub: argparse.ArgumentParser, command: str) -> None:
@@ -215,6 +156,31 @@ def _add_arguments(sub: argparse.ArgumentParser, command: str) -> None:
             which = sub.add_mutually_exclusive_group(required=True)
             which.add_argument("account", nargs="?", metavar="ACCOUNT", help="its name")
             which.add_argument("--all", action="store_true", help="every account but paused ones")
+        case "gaps":
+            sub.add_argument(
+                "account", nargs="?", metavar="ACCOUNT", help="only this one (default: all)"
+            )
+            sub.add_argument(
+                "--dismiss",
+                type=_number,
+                action="append",
+                metavar="NUMBER",
+                help="tell this gap no more; may be repeated",
+            )
+            sub.add_argument(
+                "--limit", type=_count, default=50, metavar="N", help="gaps at most (default: 50)"
+            )
+        case "send":
+            sub.add_argument("account", metavar="ACCOUNT", help="who sends it")
+            sub.add_argument("chat", metavar="CHAT", help="the platform's id of the chat")
+            sub.add_argument("text", metavar="TEXT", help="what is said; - reads standard input")
+            sub.add_argument(
+                "--anyway",
+                action="store_true",
+                help="also to a chat of which the journal has no message",
+            )
+        case "backup":
+            sub.add_argument("file", type=Path, metavar="FILE", help="what to write; must be new")
         case "demo":
             sub.add_argument(
                 "--seconds", type=_seconds, metavar="N", help="end after so long (default: Ctrl-C)"
@@ -223,7 +189,11 @@ def _add_arguments(sub: argparse.ArgumentParser, command: str) -> None:
                 "--port", type=_port, default=0, metavar="P", help="for its page (default: any)"
             )
     if command != "run":
-        sub.add_argument("--json", action="store_true", help="print JSON, for programs")
+        _add_json(sub)
+
+
+def _add_json(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def _add_run(sub: argparse.ArgumentParser) -> None:
@@ -245,6 +215,12 @@ def _count(text: str) -> int:
     if not 0 < number <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
     return number
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a gap")
+    return int(text)
 
 
 def _port(text: str) -> int:
@@ -273,16 +249,27 @@ def reference() -> str:
 
 def arguments(command: str) -> list[argparse.Action]:
     """The arguments of a command, without those that all commands share."""
-    sub = argparse.ArgumentParser(add_help=False)
-    _add_arguments(sub, command)
-    return sub._actions
+    if command not in BOXES:
+        sub = argparse.ArgumentParser(add_help=False)
+        _add_arguments(sub, command)
+        return sub._actions
+    found: dict[str, argparse.Action] = {}
+    for verb in reversed(VERBS):  # those with names first
+        sub = argparse.ArgumentParser(add_help=False)
+        _add_verb_arguments(sub, command, verb)
+        found = {action.dest: action for action in sub._actions} | found
+    return sorted(
+        found.values(), key=lambda action: (action.dest != "names", action.dest == "json")
+    )
 
 
 def _section(command: Command) -> Iterator[str]:
     yield from (f"### `holdfast {command.name}`", "", command.text, "")
     rows = arguments(command.name)
+    verbs = VERBS if command.name in BOXES else {}
     if rows:
         yield from ("| Argument | Meaning |", "|---|---|")
+        yield from (f"| `{name}` | {verb.help} |" for name, verb in verbs.items())
         yield from (f"| `{_spelling(row)}` | {row.help} |" for row in rows)
         yield ""
     yield from (f"Example: `{command.example}`", "")

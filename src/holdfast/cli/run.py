@@ -16,16 +16,17 @@ from typing import Any, NoReturn
 
 from holdfast.cli import logs
 from holdfast.cli.exits import CommandFailed, Exit
+from holdfast.cli.journal import JOURNAL
 from holdfast.config import Config, load
 from holdfast.errors import ConfigError, StoreError
 from holdfast.gateway.gateway import Gateway
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.journal import open_journal
+from holdfast.store.protocol import Store
 from holdfast.web.api import ControlServer, reload
 
-log = logging.getLogger("holdfast.run")
+__all__ = ["JOURNAL", "STOP_LIMIT", "Signals", "run", "serve"]
 
-JOURNAL = "journal.db"
-"""The journal's name in the state directory."""
+log = logging.getLogger("holdfast.run")
 
 STOP_LIMIT = 5.0
 """Seconds after the first signal in which the process is gone, whatever an agent does."""
@@ -57,7 +58,9 @@ async def serve(path: Path, redaction: logs.Redaction) -> Exit:
     try:
         config = _read(path, redaction)
         _warn(config.warnings)
-        store = await SqliteStore.open(config.state_dir / JOURNAL)
+        store = await open_journal(
+            config.state_dir / JOURNAL, config.accounts, retention=config.gateway.retention
+        )
         gateway = await _start(config, store)
         server = ControlServer(gateway)
         signals.reload = partial(_reload, gateway, redaction)
@@ -74,7 +77,7 @@ async def serve(path: Path, redaction: logs.Redaction) -> Exit:
     return Exit.OK
 
 
-async def _start(config: Config, store: SqliteStore) -> Gateway:
+async def _start(config: Config, store: Store) -> Gateway:
     gateway = Gateway(config, store)
     try:
         await gateway.start()

@@ -16,6 +16,7 @@ import msgspec
 from holdfast import __version__
 from holdfast.cli import tables
 from holdfast.cli.exits import CommandFailed, Exit
+from holdfast.cli.journal import JOURNAL
 from holdfast.cli.starter import starter
 from holdfast.cli.tables import Cell, Table, Tone
 from holdfast.observe.status import CauseStatus, cause_status
@@ -85,6 +86,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def check(args: argparse.Namespace) -> int:
     """``holdfast check``."""
     from holdfast.config import load
+    from holdfast.store.aside import diagnose
 
     config = load(args.config)
     for warning in config.warnings:
@@ -93,12 +95,16 @@ def check(args: argparse.Namespace) -> int:
     if unknown:
         known = ", ".join(sorted(config.accounts))
         raise CommandFailed(f"there is no account {unknown[0]!r}; there are: {known}")
+    troubles = diagnose(config.state_dir / JOURNAL)
+    for trouble in troubles:
+        print(f"holdfast: {trouble}", file=sys.stderr)
     verdicts = asyncio.run(_check(config, args.accounts or list(config.accounts)))
     if args.json:
         tables.show_json(verdicts)
     else:
         _show(verdicts)
-    return Exit.OK if all(verdict.good for verdict in verdicts) else Exit.FAILED
+    good = not troubles and all(verdict.good for verdict in verdicts)
+    return Exit.OK if good else Exit.FAILED
 
 
 async def _check(config: Config, names: Sequence[str]) -> list[Verdict]:

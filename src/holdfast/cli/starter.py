@@ -24,7 +24,7 @@ agent = "echo"
 # HTTP proxy for all accounts.
 # proxy = "http://127.0.0.1:3128"
 
-# Only for accounts with mode = "webhook": where to listen, and the public address of that.
+# Only for web hooks and web chat: where to listen, and the public address of that.
 # hook_listen = "127.0.0.1:8070"
 # hook_url = "https://bots.example.org"
 """
@@ -42,6 +42,60 @@ token = { env = "TELEGRAM_TOKEN" }
 platform = "qqbot"
 app_id = "100000000"
 secret = { env = "QQBOT_SECRET" }
+""",
+    "dingtalk": """\
+# DingTalk: make an app with a robot in Stream mode on https://open-dev.dingtalk.com.
+[accounts.my-dingtalk-bot]
+platform = "dingtalk"
+client_id = "dingxxxxxxxxxxxxxxxx"
+client_secret = { env = "DINGTALK_SECRET" }
+""",
+    "feishu": """\
+# Feishu: make a custom app with a bot on https://open.feishu.cn/app; for Lark see base_url.
+[accounts.my-feishu-bot]
+platform = "feishu"
+app_id = "cli_xxxxxxxxxxxxxxxx"
+app_secret = { env = "FEISHU_SECRET" }
+# base_url = "https://open.larksuite.com"
+""",
+    "slack": """\
+# Slack: make an app with Socket Mode on https://api.slack.com/apps; it has two tokens, the bot's
+# (xoxb-...) and an app-level one (xapp-...). docs/platforms/slack.md has a manifest for it.
+[accounts.my-slack-bot]
+platform = "slack"
+bot_token = { env = "SLACK_BOT_TOKEN" }
+app_token = { env = "SLACK_APP_TOKEN" }
+""",
+    "mattermost": """\
+# Mattermost: make a bot account under Integrations, Bot Accounts, and keep its token.
+[accounts.my-mattermost-bot]
+platform = "mattermost"
+url = "https://chat.example.org"
+token = { env = "MATTERMOST_TOKEN" }
+""",
+    "discord": """\
+# Discord: make an application with a bot on https://discord.com/developers/applications, and switch
+# on its Message Content Intent.
+[accounts.my-discord-bot]
+platform = "discord"
+token = { env = "DISCORD_TOKEN" }
+""",
+    "whatsapp": """\
+# WhatsApp: make an app on https://developers.facebook.com/apps; its API Setup shows the two ids.
+# It needs hook_url above. The verify token is any text of yours.
+[accounts.my-whatsapp-bot]
+platform = "whatsapp"
+phone_number_id = "100000000000000"
+business_account_id = "100000000000000"
+access_token = { env = "WHATSAPP_TOKEN" }
+app_secret = { env = "WHATSAPP_APP_SECRET" }
+verify_token = { env = "WHATSAPP_VERIFY_TOKEN" }
+""",
+    "webchat": """\
+# Web chat: a page at http://127.0.0.1:8070/chat, or below hook_url; the token keeps strangers out.
+[accounts.my-webchat-bot]
+platform = "webchat"
+token = { env = "WEBCHAT_TOKEN" }
 """,
     "matrix": """\
 # Matrix: make a user for the bot on any homeserver.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -32,6 +33,10 @@ STATE_TONES = {
     "stopping": Tone.FAINT,
     "stopped": Tone.FAINT,
 }
+
+
+NARROWEST = 12
+"""Columns that a cut column keeps at least, however narrow the screen is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,31 @@ def plain(table: Table) -> list[str]:
     ]
 
 
+def fitted(table: Table) -> Table:
+    """The table with its last column cut so that its lines fit the screen, or 80 columns."""
+    before = len(table.columns) - 1
+    texts = [list(table.columns), *([printable(_text(c)) for c in row] for row in table.rows)]
+    taken = sum(max(_width(line[i]) for line in texts) + 2 for i in range(before))
+    room = max(NARROWEST, shutil.get_terminal_size((80, 24)).columns - taken)
+    cut_rows = [
+        [*row[:-1], _with_text(row[-1], cut(printable(_text(row[-1])), room))] for row in table.rows
+    ]
+    return Table(table.columns, list(cut_rows))
+
+
+def cut(text: str, columns: int) -> str:
+    """The beginning of a text that fits, with a sign where something is left out."""
+    if _width(text) <= columns:
+        return text
+    kept, room = "", columns - 1
+    for char in text:
+        room -= _width(char)
+        if room < 0:
+            break
+        kept += char
+    return kept + "…"
+
+
 def say(text: str, tone: Tone = Tone.PLAIN) -> None:
     """Print one line."""
     if tone is not Tone.PLAIN and _colourful():
@@ -122,6 +152,10 @@ def _show_rich(table: Table) -> None:
         cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
         rich.add_row(*(Text(printable(cell.text), cell.tone.value) for cell in cells))
     Console().print(rich)
+
+
+def _with_text(cell: Cell | str, text: str) -> Cell | str:
+    return Cell(text, cell.tone) if isinstance(cell, Cell) else text
 
 
 def _text(cell: Cell | str) -> str:

@@ -33,6 +33,13 @@ def duration(seconds: float) -> str:
     return "0 s"
 
 
+def about(seconds: float) -> str:
+    """A span of time with its largest unit alone, for example ``2 h``."""
+    rest = max(0, round(seconds))
+    size, unit = next(((size, unit) for size, unit in _UNITS if rest >= size), _UNITS[-1])
+    return f"{rest // size} {unit}"
+
+
 def ago(at: float | None, now: float) -> str:
     """How long ago a moment was."""
     return "never" if at is None else f"{duration(now - at)} ago"
@@ -102,7 +109,8 @@ def _sentences(account: AccountStatus, now: float, doubt: str) -> Iterator[tuple
         yield (
             "Trouble",
             f"{counted(account.dead, 'message', 'messages')} given up, "
-            f"{counted(account.unknown, 'send', 'sends')} of unknown fate, since the start",
+            f"{counted(account.unknown, 'send', 'sends')} of unknown fate, since the start; "
+            "`holdfast dead list` shows what waits for a person",
         )
 
 

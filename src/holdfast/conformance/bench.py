@@ -122,6 +122,9 @@ class Bench(Generic[S]):
     faults: Mapping[Need, Injection[S]] = field(default_factory=dict)
     endings: Sequence[Ending[S]] = ()
     """Every documented close code, or status, that ends a connection."""
+    introduce: Callable[[S, str], object] | None = None
+    """Tells the server the base address of the account's web hooks, where it must be known before
+    the account runs."""
     clear: Callable[[S], object] | None = None
     """Ends every fault; by default ``server.faults.clear()`` where there is such a thing."""
     retry_after: float | None = None
@@ -132,6 +135,8 @@ class Bench(Generic[S]):
     """Scenario -> the known reason why it fails. One that passes all the same is an error."""
     silence: float = SILENCE
     """Above 60 s only where the platform's own heartbeat makes that impossible."""
+    redelivery: float = 0.0
+    """Seconds after which the platform pushes a message again that nobody has acknowledged."""
     policy: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the supervision policy."""
 
@@ -168,6 +173,11 @@ class Bench(Generic[S]):
         """The policy the account runs under."""
         return preset(self.platform, self.policy)
 
+    async def introduce_to(self, server: S, hook_url: str) -> None:
+        """Tell the server where the account's web hooks are."""
+        if self.introduce is not None:
+            await _awaited(self.introduce(server, hook_url))
+
     async def inject(self, server: S, need: Need) -> None:
         """Play a fault. Raises KeyError when the bench has none for the need."""
         await play(server, self.faults[need])
@@ -183,6 +193,9 @@ class Bench(Generic[S]):
 async def play(server: S, injection: Injection[S]) -> None:
     """Carry out one injection."""
     inject = arm(injection) if isinstance(injection, str) else injection
-    outcome = inject(server)
+    await _awaited(inject(server))
+
+
+async def _awaited(outcome: object) -> None:
     if inspect.isawaitable(outcome):
         await outcome

@@ -144,6 +144,7 @@ async def c07(bench: Bench[Any]) -> None:
         await run.poll("delivered in part", lambda: run.cable.inbound >= before + 20)
         run.cable(Relay.rst)
         run.cable.heal()
+        await asyncio.sleep(SLACK)  # until both ends have learnt of it, nothing more is said
         await run.works()
 
 

@@ -18,12 +18,13 @@ from typing import Any, Generic
 from aiohttp.abc import AbstractResolver
 
 from holdfast.conformance.bench import Bench, Need, S
-from holdfast.conformance.cable import Cable
 from holdfast.conformance.life import Journal, Life
 from holdfast.gateway.dns import Resolver
 from holdfast.gateway.hooks import ANSWER_LIMIT, HookServer
+from holdfast.lab.cable import Cable
+from holdfast.lab.cabled_hooks import CabledHooks
 from holdfast.lab.faults.relay import Relay
-from holdfast.supervision import Kind, Published, Report, State, View
+from holdfast.supervision import Cause, Kind, Published, Report, State, View
 
 STOP_LIMIT = 5.0
 """Seconds in which every stop ends (promise P4)."""
@@ -38,8 +39,12 @@ SLACK = 0.5
 """Seconds of grace for bytes on their way through relay and server."""
 
 SETTLE = 180.0
-"""Seconds in which everything said must be answered once the account is connected: a platform's
-redelivery and the sender's own ladder take their time."""
+"""Seconds in which everything said must be answered once the account is connected: the sender's own
+ladder takes its time. A platform's redelivery comes on top (`Bench.redelivery`)."""
+
+PATIENCE = 15.0
+"""Seconds of disagreement between status and platform: until the platform takes note of a new
+connection, or carries out the end that it has announced."""
 
 
 class Broken(AssertionError):
@@ -73,6 +78,8 @@ class Rig(Generic[S]):
         self._resolver = resolver
         self._hooks: HookServer
         self._said: list[tuple[str, float]] = []
+        self._deaf_since: float | None = None
+        self._replays = bench.adapter.traits.replays
         self._offset = time.time() - self.now()
         self._generation = 0
         self._overlaps: list[str] = []
@@ -99,6 +106,7 @@ class Rig(Generic[S]):
     async def begin(self, hooks: HookServer, host: str) -> None:
         """Build the account, not yet started."""
         self._hooks = hooks
+        await self.bench.introduce_to(self.server, self.cable.hook_url)
         self._table = self.cable.led(self.server.account(), host)
         self.life = self._born()
 
@@ -168,13 +176,22 @@ class Rig(Generic[S]):
     async def connected(self, within: float | None = None) -> float:
         """Wait until the status says connected and the platform agrees. Raises Broken."""
         # Twice, for the first attempt may find that the session has been forgotten meanwhile.
-        within = 2 * self.ladder if within is None else within
-        took = await self.published(Published.CONNECTED, within)
-        for _ in range(40):
-            if self.server.listening():
-                return took
-            await asyncio.sleep(SLACK / 2)
-        raise Broken(f"connected, but the platform knows nothing of it: {self.describe()}")
+        within = 2 * self.ladder + self._told_to_wait() if within is None else within
+        began = self.now()
+        while True:
+            await self.published(Published.CONNECTED, within - (self.now() - began))
+            took = self.now() - began
+            while self.view().published is Published.CONNECTED:
+                if self.server.listening():
+                    return took
+                if self.now() - began - took > PATIENCE:
+                    raise Broken(f"connected, but not for the platform: {self.describe()}")
+                await asyncio.sleep(SLACK / 2)
+
+    def _told_to_wait(self) -> float:
+        """Seconds that the platform has asked for, or that its documents do."""
+        cause = self.view().cause
+        return (cause.retry_after or 0.0) if cause is not None else 0.0
 
     async def noticed(self, within: float | None = None) -> float:
         """Wait until the status no longer says connected. Raises Broken."""
@@ -189,10 +206,10 @@ class Rig(Generic[S]):
         before = [r.view.published for r in self.reports if r.view.at <= since][-1:]
         return {*before, *(r.view.published for r in self.reports if r.view.at > since)}
 
-    def causes(self, since: float = 0.0) -> set[Kind]:
-        """The kind of every cause reported from a moment on."""
-        views = [report.view for report in self.reports if report.view.at >= since]
-        return {view.cause.kind for view in views if view.cause is not None}
+    def causes(self, since: float = 0.0, *, but: Cause | None = None) -> set[Kind]:
+        """The kind of every cause reported from a moment on, but for one occurrence."""
+        found = [report.view.cause for report in self.reports if report.view.at >= since]
+        return {cause.kind for cause in found if cause is not None and cause is not but}
 
     def opens_since(self, moment: float) -> int:
         """How many attempts began from a moment on."""
@@ -232,7 +249,7 @@ class Rig(Generic[S]):
 
     def lost(self, *, gaps_count: bool = True) -> list[str]:
         """What was neither answered nor, where the platform can not replay, reported missing."""
-        gaps = self.gaps() if gaps_count and not self.bench.adapter.traits.replays else []
+        gaps = self.gaps() if gaps_count and not self._replays else []
         return [
             text
             for text, at in self._said
@@ -241,11 +258,12 @@ class Rig(Generic[S]):
 
     async def settled(self, *, gaps_count: bool = True) -> None:
         """Wait until nothing said is unaccounted for. Raises Broken."""
-        deadline = self.now() + SETTLE
+        began = self.now()
         while lost := self.lost(gaps_count=gaps_count):
-            if self.now() >= deadline:
+            waited = self.now() - began
+            if waited >= SETTLE + self.bench.redelivery:
                 raise Broken(f"lost without a word: {', '.join(lost)}; {self.describe()}")
-            await asyncio.sleep(SLACK)
+            await asyncio.sleep(SLACK if waited < SETTLE else SETTLE / 10)
         await asyncio.sleep(SLACK)
 
     async def works(self) -> None:
@@ -259,6 +277,8 @@ class Rig(Generic[S]):
 
     async def inject(self, need: Need) -> None:
         """Let the platform misbehave."""
+        if need is Need.REFUSE_RESUME:  # from now on a gap is an honest answer
+            self._replays = False
         await self.bench.inject(self.server, need)
 
     def interrupt(self) -> None:
@@ -290,7 +310,10 @@ class Rig(Generic[S]):
     # -- laws ---------------------------------------------------------------------------------
 
     def _reported(self, report: Report) -> None:
+        before = self.reports[-1].view.published if self.reports else None
         self.reports.append(report)
+        if before is not report.view.published:  # a claim is as old as itself
+            self._deaf_since = None
         if report.view.generation > self._generation:
             self._generation = report.view.generation
             self.opens.append(self.now())
@@ -307,7 +330,6 @@ class Rig(Generic[S]):
 
     async def watch(self) -> None:
         """Compare the published state with the truth for ever."""
-        deaf_since: float | None = None
         last = self.now()
         while True:  # cancelled by `rig`
             await asyncio.sleep(self.every)
@@ -315,12 +337,13 @@ class Rig(Generic[S]):
             last = self.now()
             deaf = self.cable.broken or not self.server.listening()
             # After a frozen loop or a suspend nobody could have told: the clock begins anew.
-            deaf_since = (last if deaf_since is None or late else deaf_since) if deaf else None
+            if not deaf or late or self._deaf_since is None:
+                self._deaf_since = last if deaf else None
             view = self.view()
             believed = view.published is Published.CONNECTED and (view.valid_until or 0.0) >= last
-            if believed and deaf_since is not None:
+            if believed and self._deaf_since is not None:
                 limit = self.bench.silence + self.every
-                self.lie += self.every if last - deaf_since > limit else 0.0
+                self.lie += self.every if last - self._deaf_since > limit else 0.0
 
     def laws(self) -> list[str]:
         """Every law that was broken, in words."""
@@ -349,9 +372,9 @@ async def rig(
     """Server, network and account for one scenario. Raises Broken for every law broken in it."""
     tasks, sockets = asyncio.all_tasks(), _sockets()
     async with bench.server() as server:
-        hooks = HookServer("127.0.0.1", 0)
+        hooks = CabledHooks("127.0.0.1", 0)
         await hooks.start()
-        cable = Cable(server.port, hooks.port)
+        hooks.cable = cable = Cable(server.port, hooks.port)
         await cable.start()
         running = Rig(bench, server, cable, resolver or Resolver())
         await running.begin(hooks, host)

@@ -55,22 +55,21 @@ def from_json(text: str | bytes) -> list[Row]:
 
 
 def to_markdown(rows: Iterable[Row]) -> str:
-    """One table, scenarios down and platforms across, and the reasons as notes below it."""
+    """One table, scenarios down and platforms across, and each reason once as a note below it."""
     ordered = _sorted(rows)
     platforms = sorted({row.platform for row in ordered})
     cells = {(row.scenario, row.platform): row for row in ordered}
     titles = {row.scenario: row.title for row in ordered}
-    notes: list[str] = []
+    notes: dict[str, int] = {}
 
     def cell(row: Row | None) -> str:
         if row is None:
             return ""
         if not row.reason:
             return row.result.value
-        text = f"{row.platform}, {row.scenario}: {row.reason}"
-        notes.append(text)
+        note = notes.setdefault(f"{row.platform}: {row.reason}", len(notes) + 1)
         short = "n/a" if row.result is Result.NOT_APPLICABLE else row.result.value
-        return f"{short} [{len(notes)}]"
+        return f"{short} [{note}]"
 
     lines = [
         "| | scenario | " + " | ".join(platforms) + " |",
@@ -79,7 +78,7 @@ def to_markdown(rows: Iterable[Row]) -> str:
     for scenario in sorted(titles):
         found = [cell(cells.get((scenario, platform))) for platform in platforms]
         lines.append(f"| {scenario} | {titles[scenario]} | " + " | ".join(found) + " |")
-    numbered = [f"{number}. {note}" for number, note in enumerate(notes, 1)]
+    numbered = [f"{number}. {note}" for note, number in notes.items()]
     return "\n".join([*lines, "", *numbered] if notes else lines) + "\n"
 
 

@@ -174,11 +174,31 @@ class Account(Shell):
         await asyncio.shield(intake)
 
     async def _take_in(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
-        new = await self._store.receive(self.name, messages, cursor)
+        try:
+            new = await self._store.receive(self.name, messages, cursor)
+        except StoreError as error:
+            if error.code != "store_refused" or not messages:
+                raise
+            new = await self._one_by_one(messages, cursor)
         if new:
             self.received += len(new)
             self.last_inbound = self._clock()
             self._on_received(self, new)
+
+    async def _one_by_one(
+        self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]
+    ) -> list[Received]:
+        """One of them can not be stored, ever: it must not come back and end each connection."""
+        new: list[Received] = []
+        for message in messages:
+            try:
+                new += await self._store.receive(self.name, (message,), None)
+            except StoreError as error:
+                if error.code != "store_refused":
+                    raise
+                self.skipped(f"message {message.id!r}: {error}", repr(message))
+        await self._store.receive(self.name, (), cursor)
+        return new
 
     def continued(self, continuity: Continuity) -> None:
         """A connection is ready; unless the platform replays, what it missed is a gap."""

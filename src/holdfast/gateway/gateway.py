@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from holdfast.gateway.notify import ServiceManager
 from holdfast.gateway.reachability import Reachability
 from holdfast.gateway.sender import Sender
 from holdfast.gateway.watchdog import LoopWatchdog, SuspendDetector
+from holdfast.messages import Outbound
 from holdfast.observe.reporter import Reporter
 from holdfast.observe.status import (
     FILE_NAME,
@@ -37,7 +38,7 @@ from holdfast.observe.status import (
     proof,
 )
 from holdfast.observe.writer import PERIOD, StatusWriter
-from holdfast.store.protocol import Received, Store
+from holdfast.store.protocol import Box, Entry, GapEntry, Owed, Received, Store
 from holdfast.supervision import Published, Report
 
 log = logging.getLogger("holdfast.gateway")
@@ -231,6 +232,43 @@ class Gateway:
         await self.store.remember(name, "paused", b"")
         desk.account.resume()
 
+    async def retry(self, box: Box, row: int) -> Entry:
+        """Give a message that waits for a person to its desk once more; see `Store.retry`.
+
+        Raises UnknownAccount, and then nothing was changed.
+        """
+        async with self._reloading:  # a desk that is opened meanwhile would take it up as well
+            found = await self.store.entry(box, row)
+            if found is not None:
+                self.desk(found.account)
+            entry = await self.store.retry(box, row)
+            desk = self.desk(entry.account)
+            if entry.box is Box.INBOX:
+                desk.lanes.put([entry.received()])
+            else:
+                desk.sender.put([entry.owed()])
+            return entry
+
+    async def post(self, name: str, messages: Sequence[Outbound]) -> list[Owed]:
+        """Owe messages that answer nothing; durable on return. Their keys must be new.
+
+        Raises UnknownAccount.
+        """
+        async with self._reloading:
+            desk = self.desk(name)
+            owed = await self.store.post(name, messages)
+            desk.sender.put(owed)
+            return owed
+
+    async def dismiss_gap(self, number: int) -> GapEntry:
+        """A person has seen to a gap: the status tells it no more. Raises NotMendable."""
+        entry = await self.store.dismiss_gap(number)
+        desk = self.desks.get(entry.account)
+        if desk is not None and desk.account.last_gap == entry.gap:
+            desk.account.last_gap = None
+            self._status.changed()
+        return entry
+
     # -- telling ------------------------------------------------------------------------------
 
     def status(self) -> Status:
@@ -242,7 +280,7 @@ class Gateway:
             written_at=self._clock(),
             version=__version__,
             accounts={name: self._account_status(desk) for name, desk in self.desks.items()},
-            store=self._store_trouble,
+            store=self._store_trouble if self._store_trouble != "ok" else self.store.notice or "ok",
         )
 
     def summary(self) -> str:
@@ -374,7 +412,7 @@ class Gateway:
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
         fed_at = float("-inf")
-        pruned_at = loop.time()
+        pruned_at = float("-inf")  # at once: who is restarted often must prune, too
         while True:
             slept = self._suspend.slept()
             if slept:

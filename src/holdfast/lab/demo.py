@@ -12,20 +12,22 @@ import json as jsonlib
 import logging
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
-from holdfast.config import build
+from holdfast.adapters import BUILT_IN
+from holdfast.config import Config, build
 from holdfast.gateway.gateway import Gateway
+from holdfast.lab.cabled_hooks import CabledHooks
+from holdfast.lab.cast import CAST, Part
 from holdfast.lab.play import Demo
 from holdfast.lab.show import show
-from holdfast.lab.simulators.matrix import MatrixSimulator
-from holdfast.lab.simulators.qqbot import QQBotSimulator
-from holdfast.lab.simulators.telegram import TelegramSimulator
-from holdfast.lab.stage import Stage, Verdict
+from holdfast.lab.stage import Stage
+from holdfast.store.protocol import Store
 from holdfast.store.sqlite import SqliteStore
 from holdfast.web.api import PREFIX, Api
 
@@ -33,62 +35,90 @@ POLICY = {"stable_after": 3.0, "quick_life": 1.0}
 """The demo's faults come seconds apart instead of days: so must the proof of stability."""
 
 
-STAGES = {
-    "telegram": TelegramSimulator,
-    "qqbot": QQBotSimulator,
-    "matrix": MatrixSimulator,
-}
-
-
 @contextlib.asynccontextmanager
-async def demo() -> AsyncIterator[Demo]:
-    """Everything the demo needs, on embedded defaults, gone when the context ends."""
+async def demo(
+    cast: Mapping[str, Part] = CAST, make: Callable[[Config, Store], Gateway] = Gateway
+) -> AsyncIterator[Demo]:
+    """Everything the demo needs, on embedded defaults, gone when the context ends.
+
+    Platforms whose library is missing are left out, see `Demo.left_out`.
+    """
+    parts = {name: cast[name] for name in BUILT_IN if name in cast}
+    missing = {name: part.missing() for name, part in parts.items()}
+    playing = {name: part for name, part in parts.items() if missing[name] is None}
     async with contextlib.AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-demo-")))
-        stages = {
-            name: await stack.enter_async_context(Stage(name, simulator()))
-            for name, simulator in STAGES.items()
-        }
-        config = build(
-            {
-                "accounts": {
-                    name: {**stage.account(), "policy": POLICY} for name, stage in stages.items()
-                }
-            },
-            home / "holdfast.toml",
-        )
+        stages: dict[str, Stage] = {}
+        for name, part in playing.items():
+            stages[name] = await stack.enter_async_context(part.stage(name))
+            await part.meet(stages[name])
+        config = _configured(home, stages)
         config.state_dir.mkdir()
         store = await SqliteStore.open(config.state_dir / "journal.db")
-        gateway = Gateway(config, store)
+        gateway = make(config, store)
+        gateway.hooks = await _hooks(stages)
         await gateway.start()
         try:
-            yield Demo(gateway, stages)
+            yield Demo(gateway, stages, {n: why for n, why in missing.items() if why is not None})
         finally:
             await gateway.stop()
 
 
+def _configured(home: Path, stages: Mapping[str, Stage]) -> Config:
+    """One account per stage, named like it."""
+    tables = {name: {**stage.account(), "policy": POLICY} for name, stage in stages.items()}
+    gateway: dict[str, Any] = {}
+    if "whatsapp" in stages:  # the one platform that is asked whether it calls us, and where
+        gateway["hook_url"] = stages["whatsapp"].cable.hook_url
+    config = build({"accounts": tables, "gateway": gateway}, home / "holdfast.toml")
+    for name, stage in stages.items():
+        stage.replays = config.accounts[name].adapter.traits.replays
+    return config
+
+
+async def _hooks(stages: Mapping[str, Stage]) -> CabledHooks:
+    """The gateway's web hook server, listening, with every cable led to it."""
+    hooks = CabledHooks("127.0.0.1", 0)
+    await hooks.start()
+    for stage in stages.values():
+        stage.cable.lead_hooks(hooks.port)
+    if "webchat" in stages:  # the one adapter that visits its own page, as others do
+        hooks.cable = stages["webchat"].cable
+    return hooks
+
+
 def main(seconds: float | None, json: bool, port: int) -> int:
-    """Run the demo; 0 only if nothing was lost, doubled or lied about.
+    """Run the demo; 0 only if all was healed and nothing was lost, doubled or lied about.
 
     ``seconds=None`` plays until Ctrl-C. ``port`` is where the control API listens on loopback,
     0 for any free port.
     """
     logging.getLogger("holdfast").setLevel(logging.CRITICAL)
     try:
-        verdicts = asyncio.run(_run(seconds, json, port))
+        play = asyncio.run(_run(seconds, json, port))
     except KeyboardInterrupt:
         return 0
     except OSError as error:
         print(f"holdfast: the demo can not listen on port {port}: {error}", file=sys.stderr)
         return 1
+    return report(play, json)
+
+
+def report(play: Demo, json: bool) -> int:
+    """Print what a play showed; the exit code."""
+    verdicts = play.verdicts()
     if json:
         accounts = [asdict(verdict) for verdict in verdicts]
-        print(jsonlib.dumps({"accounts": accounts}))
+        print(jsonlib.dumps({"accounts": accounts, "left_out": play.left_out}))
+    else:
+        print(play.conclusion())
     return 0 if all(verdict.good for verdict in verdicts) else 1
 
 
-async def _run(seconds: float | None, json: bool, port: int) -> list[Verdict]:
+async def _run(seconds: float | None, json: bool, port: int) -> Demo:
     async with demo() as play, _served(play.gateway, port) as url:
+        for name, why in play.left_out.items():
+            print(f"{name} is left out: {why}", file=sys.stderr)
         showing = asyncio.create_task(show(play, url)) if not json else None
         try:
             await play.play(seconds)
@@ -96,7 +126,7 @@ async def _run(seconds: float | None, json: bool, port: int) -> list[Verdict]:
             if showing is not None:
                 showing.cancel()
                 await asyncio.wait([showing])
-        return play.verdicts()
+        return play
 
 
 @contextlib.asynccontextmanager

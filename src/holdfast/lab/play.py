@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from holdfast.gateway.gateway import Gateway
 from holdfast.lab.faults.relay import Relay
-from holdfast.lab.stage import SAMPLE, Stage, Verdict
-from holdfast.observe.status import believed
+from holdfast.lab.stage import DEFAULT_LIMIT, SAMPLE, Stage, Verdict
+
+READY = 20.0
+"""Seconds in which all platforms should be connected; the play begins in any case."""
 
 SETTLE = 8.0
 """Seconds at the end in which nothing is broken and the last answers arrive."""
 
-TALK = 1.6
-"""Seconds between two messages of a platform's users."""
+REDELIVERY = 20.0
+"""Seconds beyond, for platforms that wait before they hand a message out again."""
 
-QUIET = 4.0
+TALK = 1.6
+"""Seconds between two messages of a platform's users, where it lets the bot answer so often."""
+
+CHATS = 2
+"""Chats among which the users of a platform take turns."""
+
+OPENING, STAGGER = 2.0, 0.9
+"""Seconds until the first fault of the first platform, and between those of two platforms."""
+
+QUIET = 8.0
 """Seconds between two faults of one platform."""
 
 
@@ -28,26 +39,46 @@ class Trick:
     """A fault of the demo's repertoire."""
 
     name: str
-    inflict: Callable[[Relay], object]
+    switch: Callable[[Relay], None]
     seconds: float
     """How long until the cable is put back."""
     limit: float
-    """Seconds after which `connected` is a lie."""
+    """Seconds after which `connected` is a lie, for a platform with a connection."""
 
 
-REPERTOIRE = (
-    Trick("cable pulled", Relay.refuse, 4.0, 3.0),
-    Trick("connection reset", Relay.rst, 0.5, 3.0),
-    Trick("silent hole", Relay.cut, 25.0, 60.0),
-)
-"""Short ones first: a short demo still shows every platform heal."""
+RESET = Trick("connection reset", Relay.rst, 0.5, 3.0)
+HOLE = Trick("silent hole", Relay.cut, 12.0, 60.0)
+PULLED = Trick("cable pulled", Relay.refuse, 4.0, 3.0)
+
+REPERTOIRE = (RESET, HOLE, PULLED)
+
+
+def repertoire(number: int) -> tuple[Trick, ...]:
+    """The tricks for the platform of a number: neighbours begin with different ones."""
+    first = number % len(REPERTOIRE)
+    return REPERTOIRE[first:] + REPERTOIRE[:first]
+
+
+def opening(number: int, platforms: int, window: float | None) -> float:
+    """Seconds until the first fault of a platform; in a short ``window`` all come sooner."""
+    stagger = STAGGER
+    if window is not None:
+        stagger = max(0.0, min(stagger, (window - OPENING - PULLED.seconds) / platforms))
+    return OPENING + stagger * number
 
 
 class Demo:
     """Stages, a gateway between them and its agent, and the play."""
 
-    def __init__(self, gateway: Gateway, stages: dict[str, Stage]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        stages: dict[str, Stage],
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
         self.gateway, self.stages = gateway, stages
+        self.left_out = dict(left_out or {})
+        """Platforms that can not be played on this machine, and why."""
         self.events: deque[str] = deque(maxlen=8)
         """The newest things that happened, in words."""
         self.told = 0
@@ -56,18 +87,20 @@ class Demo:
 
     async def play(self, seconds: float | None) -> None:
         """Chat and break things for so long (None: until cancelled), then let it settle."""
-        await self._ready()
+        window = None if seconds is None else max(1.0, seconds - SETTLE)
+        with contextlib.suppress(TimeoutError):  # who is missing will be seen
+            await self._ready()
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(self._watch())
             actors = [group.create_task(self._users(stage)) for stage in self.stages.values()]
             for number, stage in enumerate(self.stages.values()):
-                actors.append(group.create_task(self._break(stage, 2.0 + 1.5 * number, seconds)))
-            if seconds is not None:
-                await asyncio.sleep(max(1.0, seconds - SETTLE))
+                actors.append(group.create_task(self._break(stage, number, window)))
+            if window is not None:
+                await asyncio.sleep(window)
                 self._ended = True
                 await asyncio.wait(actors, timeout=SETTLE)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(SETTLE):
+                    async with asyncio.timeout(SETTLE + REDELIVERY):
                         await self._settled()
                 for actor in (*actors, watcher):
                     actor.cancel()
@@ -76,39 +109,57 @@ class Demo:
         """What the play showed."""
         return [stage.verdict(platform) for platform, stage in self.stages.items()]
 
+    def conclusion(self) -> str:
+        """What the play showed, in a sentence."""
+        verdicts = self.verdicts()
+        bad = [verdict.account for verdict in verdicts if not verdict.good]
+        if bad:
+            return f"Not as promised: {', '.join(bad)}."
+        healed, gaps = sum(v.healed for v in verdicts), sum(v.gap for v in verdicts)
+        told = f"\n{gaps} messages fell into gaps that were reported." if gaps else ""
+        return f"All {healed} faults healed; nothing lost, doubled or lied about.{told}"
+
     async def _ready(self) -> None:
-        async with asyncio.timeout(20):
-            for name in self.stages:
+        async with asyncio.timeout(READY):
+            for name, stage in self.stages.items():
                 await self.gateway.desk(name).account.until(lambda v: v.published == "connected")
+                while not stage.simulator.listening():  # noqa: ASYNC110 - its news tell no link
+                    await asyncio.sleep(SAMPLE)
 
     async def _settled(self) -> None:
         for stage in self.stages.values():
-            await stage.all_answered()
             await stage.all_recovered()
+            await stage.all_accounted_for()
+
+    def _pace(self, name: str) -> float:
+        """Seconds between two messages that the platform lets the bot answer without a queue."""
+        rate = self.gateway.desk(name).account.adapter.traits.rate_chat
+        return TALK if rate is None else max(TALK, 1.2 / (CHATS * rate.per_second))
 
     async def _users(self, stage: Stage) -> None:
-        group = False
+        pace, group = self._pace(stage.name), False
         while not self._ended:
             stage.say(group=group)
             group = not group
-            await asyncio.sleep(TALK)
+            await asyncio.sleep(pace)
 
-    async def _break(self, stage: Stage, after: float, seconds: float | None) -> None:
+    async def _break(self, stage: Stage, number: int, window: float | None) -> None:
         loop = asyncio.get_running_loop()
-        end = None if seconds is None else loop.time() + seconds - SETTLE
-        await asyncio.sleep(after)
-        number = 0
+        end = None if window is None else loop.time() + window
+        tricks, played = repertoire(number), Counter[str]()
+        await asyncio.sleep(opening(number, len(self.stages), window))
         while not self._ended:
-            fits = [t for t in REPERTOIRE if end is None or loop.time() + t.seconds <= end]
+            fits = [t for t in tricks if end is None or loop.time() + t.seconds <= end]
             if not fits:
                 return
-            await self._one(stage, fits[number % len(fits)])
-            number += 1
+            trick = min(fits, key=lambda trick: played[trick.name])
+            played[trick.name] += 1
+            await self._one(stage, trick)
             await asyncio.sleep(QUIET)
 
     async def _one(self, stage: Stage, trick: Trick) -> None:
-        relay = stage.relay
-        fault = stage.strike(trick.name, lambda: trick.inflict(relay), limit=trick.limit)
+        limit = DEFAULT_LIMIT if stage.called else trick.limit
+        fault = stage.strike(trick.name, lambda: stage.cable(trick.switch), limit=limit)
         self._tell(f"{stage.name}: {trick.name}")
         await asyncio.sleep(trick.seconds)
         stage.heal(fault)
@@ -126,5 +177,5 @@ class Demo:
             for name, stage in self.stages.items():
                 entry = status.accounts[name]
                 stage.unknown = entry.unknown
-                stage.sample(believed(entry), int(entry.gap is not None))
+                stage.sample(entry, status.written_at)
             await asyncio.sleep(SAMPLE)

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from holdfast.lab.faults.relay import Mode, Relay
+from holdfast.lab.cable import Cable
+from holdfast.lab.faults.relay import Relay
 from holdfast.lab.simulator import Simulator
+from holdfast.observe.status import AccountStatus, believed
 
 PATIENCE = 20.0
 """Seconds after which a user of a healthy bot calls his message lost."""
@@ -58,16 +60,19 @@ class Verdict:
     doubled: int
     """Answers delivered twice without the gateway's own mark that it could not know."""
     lost: int
+    """Neither answered nor in a reported gap."""
     gap: int
+    """Not answered, and reported as missing by a platform that can not replay."""
     detection_s: float | None
     recovery_s: float | None
     lie_s: float
     healed: int
+    faults: int
 
     @property
     def good(self) -> bool:
-        """Nothing lost, doubled or lied about."""
-        return not (self.lost or self.doubled or self.lie_s)
+        """Every fault healed, and nothing lost, doubled or lied about."""
+        return self.healed == self.faults and not (self.lost or self.doubled or self.lie_s)
 
 
 @dataclass(slots=True)
@@ -76,78 +81,112 @@ class Stage:
 
     name: str
     simulator: Simulator
-    relay: Relay = field(init=False)
+    groups: bool = True
+    """Whether the platform has group chats."""
+    called: bool = False
+    """Whether the platform comes to the gateway: then no connection tells of its death."""
+    replays: bool = False
+    """Whether the platform keeps what is missed: then no reported gap excuses a loss."""
+    cable: Cable = field(init=False)
     faults: list[Fault] = field(default_factory=list)
     lie: float = 0.0
-    gaps: int = 0
+    gaps: dict[tuple[float, float], tuple[float, float]] = field(default_factory=dict)
+    """Every gap that was reported, in Unix seconds -> the same on the loop's clock."""
     unknown: int = 0
     """Sends the gateway itself reports as of unknown fate: their doubles are marked."""
     state: str = "unknown"
     said: list[str] = field(default_factory=list)
+    _open: dict[str, float] = field(default_factory=dict)
+    """What is not answered yet -> when it was said."""
+    _answers: Counter[str] = field(default_factory=Counter)
+    _counted: int = 0
     _deaf_since: float | None = None
-    _recovered: asyncio.Event = field(default_factory=asyncio.Event)
+    _sampled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
         await self.simulator.start()
-        self.relay = Relay(self.simulator.host, self.simulator.port)
-        await self.relay.start()
+        self.cable = Cable(self.simulator.port)
+        await self.cable.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.relay.stop()
+        await self.cable.stop()
         await self.simulator.stop()
 
+    @property
+    def relay(self) -> Relay:
+        """The cable's way from the gateway to the platform."""
+        return self.cable.outward
+
     def account(self) -> dict[str, Any]:
-        """The gateway's account table, with every address led through the relay."""
-        direct, led = f"127.0.0.1:{self.simulator.port}", f"127.0.0.1:{self.relay.port}"
-        table = self.simulator.account()
-        return {k: v.replace(direct, led) if isinstance(v, str) else v for k, v in table.items()}
+        """The gateway's account table, with every address led through the cable."""
+        return self.cable.led(self.simulator.account())
 
     # -- users --------------------------------------------------------------------------------
 
     def say(self, *, group: bool = False) -> None:
-        """A user says something that was never said before."""
+        """A user says something that was never said before; without groups another user does."""
         text = f"{self.name} message {len(self.said) + 1}"
-        chat = "the team" if group else "ann"
-        self.simulator.say(text, chat=chat, sender="ann", group=group)
+        second = "the team" if self.groups else "ben"
+        chat = second if group else "ann"
+        sender = "ann" if self.groups else chat
+        self.simulator.say(text, chat=chat, sender=sender, group=group and self.groups)
         self.said.append(text)
+        self._open[text] = asyncio.get_running_loop().time()
 
     def answers(self) -> Counter[str]:
         """How often each thing said was answered."""
-        counts: Counter[str] = Counter()
-        for heard in self.simulator.heard:
+        heard = self.simulator.heard
+        for answer in heard[self._counted :]:
+            # The last word is a number: "message 1" must not be found in "message 12".
+            last = answer.text.rstrip()
             for text in self.said:
-                # The last word is a number: "message 1" must not be found in "message 12".
-                if heard.text.rstrip().endswith(text):
-                    counts[text] += 1
-        return counts
+                if last.endswith(text):
+                    self._answers[text] += 1
+                    self._open.pop(text, None)
+        self._counted = len(heard)
+        return self._answers
 
     def unanswered(self) -> int:
         """How many messages nobody has answered yet."""
-        answers = self.answers()
-        return sum(1 for text in self.said if not answers[text])
+        self.answers()
+        return len(self._open)
+
+    def missing(self) -> int:
+        """How many unanswered messages fell into a reported gap that the platform can not fill."""
+        self.answers()
+        return sum(map(self._in_gap, self._open.values()))
+
+    def _in_gap(self, moment: float) -> bool:
+        reported = self.gaps.values()
+        return not self.replays and any(since <= moment <= until for since, until in reported)
 
     def waiting_too_long(self) -> int:
         """Unanswered messages while nothing is wrong: lost, as far as a user can tell."""
         return 0 if self.deaf() or self.state != "connected" else self._overdue()
 
     def _overdue(self) -> int:
-        answers = self.answers()
-        now = asyncio.get_running_loop().time()
-        said_at = {said.text: said.at for said in self.simulator.said}
-        return sum(
-            1 for text in self.said if not answers[text] and now - said_at.get(text, now) > PATIENCE
-        )
+        self.answers()
+        old = asyncio.get_running_loop().time() - PATIENCE
+        return sum(1 for at in self._open.values() if at < old and not self._in_gap(at))
 
     async def all_answered(self) -> None:
         """Wait until every message said so far is answered. Cancelling is safe."""
         await self.simulator.until(lambda: not self.unanswered(), timeout=None)
 
+    async def all_accounted_for(self) -> None:
+        """Wait until every message is answered or in a reported gap. Cancelling is safe."""
+        while self.unanswered() > self.missing():
+            await self._next_sample()
+
     async def all_recovered(self) -> None:
         """Wait until every fault so far is healed and recovered from. Cancelling is safe."""
         while any(fault.recovered is None for fault in self.faults):
-            self._recovered.clear()
-            await self._recovered.wait()
+            await self._next_sample()
+
+    async def _next_sample(self) -> None:
+        self._sampled.clear()
+        await self._sampled.wait()
 
     # -- faults -------------------------------------------------------------------------------
 
@@ -160,51 +199,64 @@ class Stage:
 
     def heal(self, fault: Fault) -> None:
         """Put the cable back."""
-        if self.relay.mode is not Mode.PASS:
-            self.relay.heal()
+        if self.cable.broken:
+            self.cable.heal()
         fault.healed = asyncio.get_running_loop().time()
 
     def deaf(self) -> bool:
         """The truth: would an event that occurs now not reach the gateway?"""
-        return self.relay.mode is not Mode.PASS or not self.simulator.listening()
+        return self.cable.broken or not self.simulator.listening()
 
-    def sample(self, state: str, gaps: int, every: float = SAMPLE) -> None:
-        """Compare a published state with the truth; called every so many seconds."""
+    def sample(self, entry: AccountStatus, wall: float, every: float = SAMPLE) -> None:
+        """Compare a published status with the truth; called every so many seconds.
+
+        ``wall`` is the Unix time of this moment.
+        """
         now = asyncio.get_running_loop().time()
-        self.state, self.gaps = state, gaps
+        self.state = believed(entry, wall)
+        if entry.gap is not None:
+            since, until = float(entry.gap["since"]), float(entry.gap["until"])
+            self.gaps.setdefault((since, until), (since + now - wall, until + now - wall))
         deaf = self.deaf()
         if not deaf:
             self._deaf_since = None
         elif self._deaf_since is None:
             self._deaf_since = now
-        open_faults = [fault for fault in self.faults if fault.recovered is None]
-        for fault in open_faults:
-            if state != "connected" and fault.noticed is None and fault.healed is None:
-                fault.noticed = now
-            if fault.healed is not None and state == "connected" and not deaf:
-                fault.recovered = now
-                self._recovered.set()
-        limit = max((fault.limit for fault in open_faults), default=DEFAULT_LIMIT)
-        if state == "connected" and self._deaf_since is not None:
+        self._follow(now, deaf)
+        limit = max((f.limit for f in self.faults if f.recovered is None), default=DEFAULT_LIMIT)
+        if self.state == "connected" and self._deaf_since is not None:
             self.lie += every if now - self._deaf_since > limit else 0.0
+        self._sampled.set()
+
+    def _follow(self, now: float, deaf: bool) -> None:
+        """Date what becomes of the faults."""
+        for fault in self.faults:
+            if fault.recovered is not None:
+                continue
+            if self.state != "connected" and fault.noticed is None and fault.healed is None:
+                fault.noticed = now
+            if fault.healed is not None and self.state == "connected" and not deaf:
+                fault.recovered = now
 
     def verdict(self, platform: str) -> Verdict:
         """What the run showed."""
-        answers = self.answers()
+        missing, unanswered = self.missing(), self.unanswered()
+        answered = len(self.said) - unanswered
         detections = [f.detection for f in self.faults if f.detection is not None]
         recoveries = [f.recovery for f in self.faults if f.recovery is not None]
         return Verdict(
             account=self.name,
             platform=platform,
             received=len(self.said),
-            answered=sum(1 for text in self.said if answers[text]),
-            doubled=max(0, sum(c - 1 for c in answers.values() if c > 1) - self.unknown),
-            lost=self.unanswered(),
-            gap=self.gaps,
+            answered=answered,
+            doubled=max(0, self.answers().total() - answered - self.unknown),
+            lost=unanswered - missing,
+            gap=missing,
             detection_s=round(max(detections), 2) if detections else None,
             recovery_s=round(max(recoveries), 2) if recoveries else None,
             lie_s=round(self.lie, 2),
             healed=len(recoveries),
+            faults=len(self.faults),
         )
 
 

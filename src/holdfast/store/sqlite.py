@@ -11,24 +11,49 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from holdfast.errors import StoreError
 from holdfast.messages import Gap, Inbound, Outbound, Receipt
-from holdfast.store.protocol import Depth, InboxState, OutboxState, Owed, Received, Transition
-from holdfast.store.schema import Lock, Place, prepare
+from holdfast.store import keeping, mending, pruning
+from holdfast.store.aside import notice
+from holdfast.store.copying import Copy
+from holdfast.store.known import Known
+from holdfast.store.mending import OPEN
+from holdfast.store.opening import Lock, Note, Place, prepare
+from holdfast.store.protocol import (
+    DEDUPE_SECONDS,
+    Box,
+    Counts,
+    Depth,
+    Entry,
+    GapEntry,
+    OutboxState,
+    Owed,
+    Received,
+    Transition,
+)
+from holdfast.store.rows import (
+    INBOX_COLUMNS,
+    OUTBOX_COLUMNS,
+    changed,
+    from_json,
+    in_turn,
+    new_received,
+    owe,
+    owed,
+    pack,
+    received,
+    to_json,
+)
+from holdfast.store.troubles import trouble
 from holdfast.store.writer import Counters, GroupWriter, Operation, Reader
+from holdfast.threads import DAEMONS
 
 T = TypeVar("T")
-
-DEDUPE_SECONDS = 24 * 3600.0
-"""Known ids are kept at least this long: WhatsApp and Slack send again for hours, and twice the
-longest window that failure mode `redelivery-duplicate` was seen with is below a day."""
 
 HISTORY_KEPT = 10_000
 """Transitions kept per account: a week of an account that flaps once a minute."""
@@ -36,28 +61,25 @@ HISTORY_KEPT = 10_000
 GAPS_KEPT = 1_000
 """Gaps kept per account."""
 
-PRUNE_ROWS = 500
-"""Rows removed in one commit, so that intake waits milliseconds and not seconds."""
-
-_INBOX_COLUMNS = "id, account, payload, state, attempts, received_at, reason"
-_OUTBOX_COLUMNS = (
-    "id, account, payload, state, attempts, not_before, created_at, maybe_doubled, reason, receipt"
-)
-
-_inbound = msgspec.msgpack.Decoder(Inbound)
-_outbound = msgspec.msgpack.Decoder(Outbound)
-
 
 class SqliteStore:
     """The `Store` on one SQLite file. Make one with `open`; use it from one event loop."""
 
-    def __init__(self, place: Place, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        place: Place,
+        clock: Callable[[], float] = time.time,
+        retention: float = DEDUPE_SECONDS,
+    ) -> None:
         self.path = place.path
         self.counters = Counters()
+        self.retention = retention
         self._place = place
         self._clock = clock
-        self._writer = GroupWriter(place, self.counters)
-        self._reader = Reader(place)
+        self._writer = GroupWriter(place, self.counters, self._on_damage)
+        self._reader = Reader(place, self._on_damage)
+        self._known = Known()
+        self._copies: set[Copy] = set()
         self._lock: Lock | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -67,34 +89,75 @@ class SqliteStore:
         path: str | Path,
         *,
         clock: Callable[[], float] = time.time,
+        retention: float = DEDUPE_SECONDS,
         busy_timeout: float = 5.0,
         max_bytes: int | None = None,
     ) -> SqliteStore:
         """Open the journal at ``path``, creating it (and its directory) when there is none.
 
-        ``clock`` gives Unix seconds; ``busy_timeout`` is how long (seconds) a write waits for
+        ``clock`` gives Unix seconds; ``retention`` is how long (seconds) settled rows are kept,
+        at least `DEDUPE_SECONDS`; ``busy_timeout`` is how long (seconds) a write waits for
         another program that locked the database; ``max_bytes`` bounds the database file.
         Raises StoreError: `store_in_use`, `store_newer`, `store_foreign`, `store_damaged`,
-        `store_readonly`, `store_full`, `store_locked`, `store_io`. A damaged file is never
-        replaced by itself; see `holdfast.store.schema.set_aside`. Cancelling is safe.
+        `store_readonly`, `store_full`, `store_locked`, `store_io`, `store_migration`. A damaged
+        file is never replaced; see `holdfast.store.journal`. Cancelling is safe.
         """
         place = Place(path=Path(path), busy_timeout=busy_timeout, max_bytes=max_bytes)
-        store = cls(place, clock)
+        store = cls(place, clock, retention)
         await store._start()
         return store
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        preparing = loop.run_in_executor(self._writer.executor, prepare, self._place)
+        preparing = loop.run_in_executor(self._writer.executor, self._prepare)
         try:
             self._lock = await asyncio.shield(preparing)
         except BaseException:
             # The thread can not be interrupted: wait for what it takes, then give it back.
             with suppress(StoreError):
-                (await preparing).release()
+                lock = await preparing
+                await self._writer.stop()
+                lock.forget(Note.OPEN)
+                lock.release()
             self._writer.executor.shutdown()
             self._reader.executor.shutdown()
             raise
+
+    def _prepare(self) -> Lock:
+        lock = prepare(self._place)
+        try:
+            # From now on the log exists, for as long as the note does: see `opening.loss_of`.
+            self._writer.connection()
+            lock.note(Note.OPEN)
+        except (OSError, sqlite3.Error) as error:
+            self._writer.drop()
+            lock.release()
+            raise trouble(error, self.path) from error
+        return lock
+
+    @property
+    def loss(self) -> str:
+        """What of an older journal was missing when this one was opened; empty when nothing."""
+        return "" if self._lock is None else self._lock.loss
+
+    @property
+    def last_used(self) -> float:
+        """Unix seconds at which the run before this one began to use it; 0 for never."""
+        return 0.0 if self._lock is None else self._lock.last_used
+
+    @property
+    def notice(self) -> str:
+        """Why the newest commit failed; else what of an older journal may be lost; else empty."""
+        failed = self.counters.last_error if self.counters.failing else None
+        if failed is not None:
+            return f"{failed.code}: {failed}"
+        return notice(self.path) or self.loss
+
+    def _on_damage(self) -> None:
+        """A call met damage: the next start looks through the whole file. From any thread."""
+        with suppress(OSError):
+            if self._lock is not None:
+                self._lock.note(Note.DAMAGED)
 
     # -- the inbox --------------------------------------------------------------------------------
 
@@ -102,22 +165,26 @@ class SqliteStore:
         self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
     ) -> list[Received]:
         """Store new messages and the cursor in one transaction; return only the new ones."""
-        rows = [(account, m.id, m.chat, _pack(m)) for m in messages]
-        position = None if cursor is None else _json(dict(cursor))
+        rows = [(account, m.id, m.chat, pack(m)) for m in messages]
+        position = None if cursor is None else to_json(dict(cursor))
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> list[Received]:
             new = []
             for message, row in zip(messages, rows, strict=True):
+                number = self._known.missing(db, account, message.id)
+                if number is None:
+                    continue
                 inserted = db.execute(
                     "INSERT INTO inbox (account, message, chat, payload, received_at)"
-                    " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    " VALUES (?, ?, ?, ?, ?)",
                     (*row, now),
                 )
-                if inserted.rowcount:
-                    new.append(_new_received(inserted.lastrowid or 0, account, message, now))
+                new.append(new_received(inserted.lastrowid or 0, account, message, now))
+                self._known.add(number, new[-1].row)
             if position is not None:
                 db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (account, position))
+            self._known.move(db, len(new))
             return new
 
         received = await self._write(operation)
@@ -130,7 +197,7 @@ class SqliteStore:
         def question(db: sqlite3.Connection) -> dict[str, Any]:
             found = db.execute("SELECT payload FROM cursors WHERE account = ?", (account,))
             row = found.fetchone()
-            return {} if row is None else _from_json(row[0], dict[str, Any], "cursor")
+            return {} if row is None else from_json(row[0], dict[str, Any], "cursor")
 
         return await self._read(question)
 
@@ -139,11 +206,11 @@ class SqliteStore:
 
         def question(db: sqlite3.Connection) -> list[Received]:
             found = db.execute(
-                f"SELECT {_INBOX_COLUMNS} FROM inbox WHERE account = ?"
-                " AND state IN ('received', 'handling') AND state <> 'done' ORDER BY id",
+                f"SELECT {INBOX_COLUMNS}, turn FROM inbox WHERE account = ?"
+                f" AND state IN ('received', 'handling') AND {OPEN[Box.INBOX]} ORDER BY id",
                 (account,),
             )
-            return [_received(row) for row in found]
+            return [received(row) for row in in_turn(found)]
 
         return await self._read(question)
 
@@ -151,12 +218,12 @@ class SqliteStore:
         """An agent takes the message: count and return the attempt, from 1."""
 
         def operation(db: sqlite3.Connection) -> int:
-            changed = db.execute(
+            done = db.execute(
                 "UPDATE inbox SET state = 'handling', attempts = attempts + 1"
                 " WHERE id = ? AND state IN ('received', 'handling')",
                 (row,),
             )
-            _changed(changed, db, "inbox", row)
+            changed(done, db, "inbox", row)
             found = db.execute("SELECT attempts FROM inbox WHERE id = ?", (row,))
             return int(found.fetchone()[0])
 
@@ -165,29 +232,26 @@ class SqliteStore:
     async def release(self, row: int) -> None:
         """The agent was stopped, not failed: the attempt does not count."""
 
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute(
-                "UPDATE inbox SET state = 'received', attempts = max(0, attempts - 1)"
-                " WHERE id = ? AND state = 'handling'",
-                (row,),
-            )
-
-        await self._write(operation)
+        statement = (
+            "UPDATE inbox SET state = 'received', attempts = max(0, attempts - 1)"
+            " WHERE id = ? AND state = 'handling'"
+        )
+        await self._write(lambda db: db.execute(statement, (row,)).rowcount)
 
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
         """The message is answered: mark it done and write the answers in one transaction."""
-        packed = [(message, _pack(message)) for message in owed]
+        packed = [(message, pack(message)) for message in owed]
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> list[Owed]:
-            changed = db.execute(
+            done = db.execute(
                 "UPDATE inbox SET state = 'done', settled_at = ?"
                 " WHERE id = ? AND state IN ('received', 'handling')",
                 (now, row),
             )
-            _changed(changed, db, "inbox", row)
+            changed(done, db, "inbox", row)
             found = db.execute("SELECT account FROM inbox WHERE id = ?", (row,))
-            return _owe(db, found.fetchone()[0], packed, now)
+            return owe(db, found.fetchone()[0], packed, now)
 
         return await self._write(operation)
 
@@ -197,7 +261,7 @@ class SqliteStore:
             "inbox",
             row,
             "UPDATE inbox SET state = 'dead', settled_at = ?, reason = ?"
-            " WHERE id = ? AND state <> 'done'",
+            f" WHERE id = ? AND {OPEN[Box.INBOX]}",
             (self._clock(), reason, row),
         )
 
@@ -205,20 +269,20 @@ class SqliteStore:
 
     async def post(self, account: str, owed: Sequence[Outbound]) -> list[Owed]:
         """Owe messages that answer nothing. A key already known is returned as it stands."""
-        packed = [(message, _pack(message)) for message in owed]
+        packed = [(message, pack(message)) for message in owed]
         now = self._clock()
-        return await self._write(lambda db: _owe(db, account, packed, now))
+        return await self._write(lambda db: owe(db, account, packed, now))
 
     async def owed(self, account: str) -> list[Owed]:
         """OWED and SENDING rows in order (a SENDING row is found only after a crash)."""
 
         def question(db: sqlite3.Connection) -> list[Owed]:
             found = db.execute(
-                f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE account = ?"
-                " AND state IN ('owed', 'sending') AND state <> 'sent' ORDER BY id",
+                f"SELECT {OUTBOX_COLUMNS}, turn FROM outbox WHERE account = ?"
+                f" AND state IN ('owed', 'sending') AND {OPEN[Box.OUTBOX]} ORDER BY id",
                 (account,),
             )
-            return [_owed(row) for row in found]
+            return [owed(row) for row in in_turn(found)]
 
         return await self._read(question)
 
@@ -253,7 +317,7 @@ class SqliteStore:
             row,
             "UPDATE outbox SET state = 'owed', not_before = ?, reason = ?,"
             " maybe_doubled = maybe_doubled OR ?, settled_at = NULL"
-            " WHERE id = ? AND state <> 'sent'",
+            f" WHERE id = ? AND {OPEN[Box.OUTBOX]}",
             (not_before, reason, maybe_doubled, row),
         )
 
@@ -270,7 +334,7 @@ class SqliteStore:
             "outbox",
             row,
             "UPDATE outbox SET state = ?, reason = ?, settled_at = ?"
-            " WHERE id = ? AND state <> 'sent'",
+            f" WHERE id = ? AND {OPEN[Box.OUTBOX]}",
             (state.value, reason, self._clock(), row),
         )
 
@@ -278,19 +342,29 @@ class SqliteStore:
 
     async def record(self, transition: Transition) -> None:
         """Append to the history, which keeps the newest `HISTORY_KEPT` of each account."""
-        await self._append("history", transition.account, _json(transition), HISTORY_KEPT)
+        await self._write(
+            keeping.append("history", transition.account, to_json(transition), HISTORY_KEPT)
+        )
 
     async def history(self, account: str | None = None, limit: int = 100) -> list[Transition]:
         """The newest transitions, newest last."""
-        return await self._newest("history", account, limit, Transition)
+        return await self._read(keeping.newest("history", account, limit, Transition))
 
     async def add_gap(self, account: str, gap: Gap) -> None:
         """Messages of this stretch may be missing. The newest `GAPS_KEPT` are kept."""
-        await self._append("gaps", account, _json(gap), GAPS_KEPT)
+        await self._write(keeping.append("gaps", account, to_json(gap), GAPS_KEPT))
 
-    async def gaps(self, account: str, limit: int = 20) -> list[Gap]:
-        """The newest gaps, newest last."""
-        return await self._newest("gaps", account, limit, Gap)
+    async def gaps(self, account: str | None = None, limit: int = 20) -> list[Gap]:
+        """The newest gaps, dismissed ones among them, newest last."""
+        return await self._read(keeping.newest("gaps", account, limit, Gap))
+
+    async def gap_entries(self, account: str | None = None, limit: int = 20) -> list[GapEntry]:
+        """The newest gaps that were not dismissed, newest last."""
+        return await self._read(mending.gap_entries(account, limit))
+
+    async def dismiss_gap(self, id: int) -> GapEntry:
+        """A person has seen to it: it is not listed any more. Raises NotMendable."""
+        return await self._write(mending.dismiss_gap(id, self._clock()))
 
     async def remember(self, account: str, key: str, value: bytes) -> None:
         """Keep a small value over restarts (the supervisor's memory, an adapter's tokens)."""
@@ -311,52 +385,69 @@ class SqliteStore:
 
     async def depth(self, account: str) -> Depth:
         """How much is waiting."""
+        return await self._read(mending.depth(account))
 
-        def question(db: sqlite3.Connection) -> Depth:
-            inbox, outbox = (
-                dict(
-                    db.execute(
-                        f"SELECT state, count(*) FROM {table}"
-                        f" WHERE account = ? AND state <> '{end}' GROUP BY state",
-                        (account,),
-                    ).fetchall()
-                )
-                for table, end in (("inbox", InboxState.DONE), ("outbox", OutboxState.SENT))
-            )
-            return Depth(
-                inbox=inbox.get(InboxState.RECEIVED, 0) + inbox.get(InboxState.HANDLING, 0),
-                outbox=outbox.get(OutboxState.OWED, 0) + outbox.get(OutboxState.SENDING, 0),
-                ambiguous=outbox.get(OutboxState.AMBIGUOUS, 0),
-                dead=inbox.get(InboxState.DEAD, 0) + outbox.get(OutboxState.DEAD, 0),
-            )
+    # -- what people ask for ----------------------------------------------------------------------
 
-        return await self._read(question)
+    async def entries(
+        self,
+        box: Box,
+        *,
+        account: str | None = None,
+        states: Collection[str] = (),
+        chat: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Entry]:
+        """Rows of one half, newest first; ``before`` is the row a former page ended with."""
+        return await self._read(mending.entries(box, account, states, chat, before, limit))
+
+    async def entry(self, box: Box, row: int) -> Entry | None:
+        """One row, whatever its state; None when there is none."""
+        return await self._read(mending.entry(box, row))
+
+    async def retry(self, box: Box, row: int) -> Entry:
+        """Give a row that waits for a person a new chance, behind all that its chat waits for."""
+        return await self._write(mending.retry(box, row))
+
+    async def drop(self, box: Box, row: int) -> Entry:
+        """Give up a row that waits for a person. Raises NotMendable."""
+        return await self._write(mending.drop(box, row, self._clock()))
+
+    async def counts(self, account: str | None = None) -> dict[str, Counts]:
+        """What waits, by account. Accounts of which nothing waits may be missing."""
+        return await self._read(mending.counts(account))
+
+    async def backup(self, path: Path) -> int:
+        """Write a consistent copy to a new file; its size in bytes. Closing gives it up, and so
+        does cancelling, unless the copy was just ready."""
+        self._check_open()
+        copy = Copy(self._place, path)
+        self._copies.add(copy)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(DAEMONS, copy.make)
+        finally:
+            copy.give_up()
+            self._copies.discard(copy)
 
     # -- upkeep -----------------------------------------------------------------------------------
 
-    async def prune(self, older_than: float = DEDUPE_SECONDS) -> int:
-        """Forget what was done or sent more than ``older_than`` seconds ago; return how much.
+    async def prune(self, older_than: float | None = None) -> int:
+        """Forget what was settled more than ``older_than`` seconds ago; return how much.
 
-        Their ids are forgotten with them, so less than `DEDUPE_SECONDS` is taken as that. Works in
-        small commits among everybody else's. Waiting, ambiguous and dead rows stay.
+        None stands for `retention`; less than `DEDUPE_SECONDS` is taken as that, since ids are
+        forgotten too. Works in small commits among everybody else's, and gives room back.
         """
-        before = self._clock() - max(older_than, DEDUPE_SECONDS)
-        inbox = await self._prune("inbox", InboxState.DONE, before)
-        return inbox + await self._prune("outbox", OutboxState.SENT, before)
-
-    async def _prune(self, table: str, end: str, before: float) -> int:
-        statement = (
-            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table}"
-            f" WHERE state = '{end}' AND settled_at < ? ORDER BY settled_at LIMIT ?)"
-        )
-
-        def operation(db: sqlite3.Connection) -> int:
-            return db.execute(statement, (before, PRUNE_ROWS)).rowcount
-
-        removed = count = await self._write(operation)
-        while count == PRUNE_ROWS:
-            count = await self._write(operation)
-            removed += count
+        age = self.retention if older_than is None else older_than
+        before = self._clock() - max(age, DEDUPE_SECONDS)
+        removed = 0
+        for box in Box:
+            count = rows = pruning.PRUNE_ROWS
+            while count == rows:
+                count = await self._write(pruning.remove(box, before, rows, self._known))
+                removed += count
+        while await self._write(pruning.give_back(pruning.GIVE_BACK_PAGES)):
+            pass
         return removed
 
     async def close(self) -> None:
@@ -371,11 +462,16 @@ class SqliteStore:
 
     async def _close(self) -> None:
         self._writer.hurry()
+        for copy in self._copies:
+            copy.give_up()
         await self._writer.drain()
         # The last connection to close folds the log into the main file: that is a writer's work.
         await self._reader.stop()
         await self._writer.stop()
         assert self._lock is not None
+        with suppress(OSError):
+            if not self._place.log.exists():
+                self._lock.forget(Note.OPEN)
         self._lock.release()
 
     # -- shared -----------------------------------------------------------------------------------
@@ -396,160 +492,6 @@ class SqliteStore:
 
     async def _change(self, table: str, row: int, statement: str, values: tuple[Any, ...]) -> None:
         def operation(db: sqlite3.Connection) -> None:
-            _changed(db.execute(statement, values), db, table, row)
+            changed(db.execute(statement, values), db, table, row)
 
         await self._write(operation)
-
-    async def _append(self, table: str, account: str, payload: bytes, kept: int) -> None:
-        def operation(db: sqlite3.Connection) -> None:
-            newest = db.execute(f"SELECT max(number) FROM {table} WHERE account = ?", (account,))
-            number = (newest.fetchone()[0] or 0) + 1
-            db.execute(
-                f"INSERT INTO {table} (account, number, payload) VALUES (?, ?, ?)",
-                (account, number, payload),
-            )
-            db.execute(
-                f"DELETE FROM {table} WHERE account = ? AND number <= ?", (account, number - kept)
-            )
-
-        await self._write(operation)
-
-    async def _newest(self, table: str, account: str | None, limit: int, kind: type[T]) -> list[T]:
-        def question(db: sqlite3.Connection) -> list[T]:
-            if account is None:
-                found = db.execute(
-                    f"SELECT payload FROM {table} ORDER BY id DESC LIMIT ?", (limit,)
-                )
-            else:
-                found = db.execute(
-                    f"SELECT payload FROM {table} WHERE account = ? ORDER BY number DESC LIMIT ?",
-                    (account, limit),
-                )
-            return [_from_json(row[0], kind, table) for row in reversed(found.fetchall())]
-
-        return await self._read(question)
-
-
-# -- rows and values ------------------------------------------------------------------------------
-
-
-def _changed(done: sqlite3.Cursor, db: sqlite3.Connection, table: str, row: int) -> None:
-    """Raise StoreError `store_wrong_state` when a guarded UPDATE found no row to change."""
-    if done.rowcount:
-        return
-    found = db.execute(f"SELECT state FROM {table} WHERE id = ?", (row,)).fetchone()
-    problem = f"{table} row {row} " + (f"is {found[0]}" if found else "does not exist")
-    raise StoreError("store_wrong_state", problem, "its state allows no such change")
-
-
-def _owe(
-    db: sqlite3.Connection, account: str, packed: Sequence[tuple[Outbound, bytes]], now: float
-) -> list[Owed]:
-    return [_owe_one(db, account, message, payload, now) for message, payload in packed]
-
-
-def _owe_one(
-    db: sqlite3.Connection, account: str, message: Outbound, payload: bytes, now: float
-) -> Owed:
-    inserted = db.execute(
-        "INSERT INTO outbox (account, key, chat, payload, created_at)"
-        " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (account, message.key, message.chat, payload, now),
-    )
-    if not inserted.rowcount:
-        found = db.execute(
-            f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE account = ? AND key = ?",
-            (account, message.key),
-        )
-        return _owed(found.fetchone())
-    return Owed(
-        row=inserted.lastrowid or 0,
-        account=account,
-        message=message,
-        state=OutboxState.OWED,
-        attempts=0,
-        not_before=0.0,
-        created_at=now,
-    )
-
-
-def _new_received(row: int, account: str, message: Inbound, now: float) -> Received:
-    return Received(
-        row=row,
-        account=account,
-        message=message,
-        state=InboxState.RECEIVED,
-        attempts=0,
-        received_at=now,
-    )
-
-
-def _received(row: tuple[Any, ...]) -> Received:
-    number, account, payload, state, attempts, received_at, reason = row
-    return Received(
-        row=number,
-        account=account,
-        message=_unpack(_inbound, payload, f"inbox row {number}"),
-        state=InboxState(state),
-        attempts=attempts,
-        received_at=received_at,
-        reason=reason,
-    )
-
-
-def _owed(row: tuple[Any, ...]) -> Owed:
-    number, account, payload, state, attempts, not_before, created_at, doubled, *texts = row
-    reason, receipt = texts
-    return Owed(
-        row=number,
-        account=account,
-        message=_unpack(_outbound, payload, f"outbox row {number}"),
-        state=OutboxState(state),
-        attempts=attempts,
-        not_before=not_before,
-        created_at=created_at,
-        maybe_doubled=bool(doubled),
-        reason=reason,
-        receipt=receipt,
-    )
-
-
-def _encoded(encode: Callable[[Any], bytes], value: Any) -> bytes:
-    try:
-        return encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise StoreError(
-            "store_refused",
-            f"{type(value).__name__} can not be stored: {error}",
-            "only JSON values and valid Unicode text can be kept",
-        ) from error
-
-
-def _pack(message: Inbound | Outbound) -> bytes:
-    return _encoded(msgspec.msgpack.encode, message)
-
-
-def _json(value: Any) -> bytes:
-    return _encoded(msgspec.json.encode, value)
-
-
-def _damaged(what: str, error: Exception) -> StoreError:
-    return StoreError(
-        "store_damaged",
-        f"{what} of the journal can not be decoded: {error}",
-        "stop the gateway and set the journal aside, or restore a backup",
-    )
-
-
-def _unpack(decoder: msgspec.msgpack.Decoder[T], payload: bytes, what: str) -> T:
-    try:
-        return decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise _damaged(what, error) from error
-
-
-def _from_json(payload: bytes, kind: type[T], what: str) -> T:
-    try:
-        return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise _damaged(f"a {what} entry", error) from error

@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from holdfast.errors import StoreError
-from holdfast.store.schema import Place, connect, is_trouble, trouble
+from holdfast.store.opening import Place, connect
+from holdfast.store.troubles import is_damage, is_trouble, trouble
 
 T = TypeVar("T")
 
@@ -52,8 +53,12 @@ class Counters:
 class Worker:
     """One thread with one connection, which is opened again after any trouble."""
 
-    def __init__(self, place: Place, *, read_only: bool = False) -> None:
+    def __init__(
+        self, place: Place, on_damage: Callable[[], None], *, read_only: bool = False
+    ) -> None:
+        """``on_damage`` is called, in the thread, when the file turns out to be damaged."""
         self.place = place
+        self._on_damage = on_damage
         self.executor = ThreadPoolExecutor(
             1, thread_name_prefix="journal-reader" if read_only else "journal-writer"
         )
@@ -79,6 +84,12 @@ class Worker:
             self._identity = identity
         return self._connection
 
+    def failed(self, error: Exception) -> None:
+        """Give the connection up after trouble."""
+        self.drop()
+        if is_damage(error):
+            self._on_damage()
+
     def drop(self) -> None:
         """Close the connection, which rolls back; the next use opens it again."""
         if self._connection is not None:
@@ -94,8 +105,8 @@ class Worker:
 class Reader(Worker):
     """Answers questions from what is committed, without holding up the writer."""
 
-    def __init__(self, place: Place) -> None:
-        super().__init__(place, read_only=True)
+    def __init__(self, place: Place, on_damage: Callable[[], None]) -> None:
+        super().__init__(place, on_damage, read_only=True)
 
     async def ask(self, question: Operation[T]) -> T:
         """Run ``question`` in the thread. Raises StoreError. Cancelling is safe."""
@@ -105,7 +116,7 @@ class Reader(Worker):
         try:
             return question(self.connection())
         except (sqlite3.Error, OSError) as error:
-            self.drop()
+            self.failed(error)
             raise trouble(error, self.place.path) from error
 
 
@@ -130,8 +141,8 @@ class GroupWriter(Worker):
     with a StoreError for each caller, and the next group begins on a fresh connection.
     """
 
-    def __init__(self, place: Place, counters: Counters) -> None:
-        super().__init__(place)
+    def __init__(self, place: Place, counters: Counters, on_damage: Callable[[], None]) -> None:
+        super().__init__(place, on_damage)
         self._counters = counters
         self._pending: list[_Write] = []
         self._batch: asyncio.Future[_Outcome] | None = None
@@ -200,7 +211,7 @@ class GroupWriter(Worker):
             results = [self._attempt(connection, operation) for operation in operations]
             connection.execute("COMMIT")
         except Exception as error:
-            self.drop()
+            self.failed(error)
             # Each caller gets an exception of its own: raising one adds to its traceback.
             return _Outcome(False, [trouble(error, self.place.path) for _ in operations])
         return _Outcome(True, results)

@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from holdfast.config import Config, GatewaySettings, load
-from holdfast.errors import ConfigError, StoreError
-from holdfast.gateway.gateway import Gateway, UnknownAccount
+from holdfast.errors import ConfigError
+from holdfast.gateway.gateway import Gateway
 from holdfast.observe.status import AccountStatus
 from holdfast.store.protocol import Transition
 from holdfast.supervision import Published
 from holdfast.threads import DAEMONS
 from holdfast.web import control
+from holdfast.web.answers import PREFIX, as_json, explain_mistakes, limit_of
+from holdfast.web.letters_api import LettersApi
+from holdfast.web.problem import Problem
+
+__all__ = ["PREFIX", "Api", "ControlServer", "Done", "Reloaded", "reload"]
 
 log = logging.getLogger("holdfast.web")
-
-PREFIX = "/api/v1"
-
-HISTORY_LIMIT = 1000
-"""Most transitions in one answer; the journal keeps ten times as many."""
 
 STOP_LIMIT = 0.5
 """Seconds that requests under way may take when the server stops."""
@@ -57,14 +56,6 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
 
     done: list[str]
     warnings: list[str]
-
-
-class Problem(Exception):
-    """A request that can not be carried out, in words for the caller."""
-
-    def __init__(self, status: int, error: str, hint: str = "") -> None:
-        super().__init__(error)
-        self.status, self.error, self.hint = status, error, hint
 
 
 # -- reload, which a signal asks for as well ------------------------------------------------------
@@ -120,18 +111,18 @@ class Api:
         )
 
     async def _status(self, request: web.Request) -> web.Response:
-        return _json(self._gateway.status())
+        return as_json(self._gateway.status())
 
     async def _accounts(self, request: web.Request) -> web.Response:
-        return _json(self._gateway.status().accounts)
+        return as_json(self._gateway.status().accounts)
 
     async def _account(self, request: web.Request) -> web.Response:
-        return _json(self._entry(self._name(request)))
+        return as_json(self._entry(self._name(request)))
 
     async def _history(self, request: web.Request) -> web.Response:
         account = self._name(request) if "name" in request.match_info else None
-        lines: list[Transition] = await self._gateway.store.history(account, _limit(request))
-        return _json(lines)
+        lines: list[Transition] = await self._gateway.store.history(account, limit_of(request))
+        return as_json(lines)
 
     async def _kick(self, request: web.Request) -> web.Response:
         name = self._name(request)
@@ -172,7 +163,7 @@ class Api:
         return self._did(name, "resumed")
 
     async def _reload(self, request: web.Request) -> web.Response:
-        return _json(await reload(self._gateway))
+        return as_json(await reload(self._gateway))
 
     def _name(self, request: web.Request) -> str:
         name = request.match_info["name"]
@@ -184,49 +175,7 @@ class Api:
 
     def _did(self, name: str, done: str) -> web.Response:
         log.info("%s account=%s by=operator", done, name)
-        return _json(Done(account=name, done=done, status=self._entry(name)))
-
-
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", "100")
-    if not text.isdecimal() or not 0 < int(text) <= HISTORY_LIMIT:
-        raise Problem(400, f"limit={text!r} is not a number from 1 to {HISTORY_LIMIT}")
-    return int(text)
-
-
-# -- answers --------------------------------------------------------------------------------------
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@web.middleware
-async def explain_mistakes(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what handlers raise into JSON; a defect of ours is logged and told without detail."""
-    try:
-        return await handler(request)
-    except Problem as problem:
-        return _problem(problem.status, problem.error, problem.hint)
-    except UnknownAccount as error:
-        return _problem(404, str(error), "run `holdfast status` to see all accounts")
-    except ConfigError as error:
-        return _problem(422, f"{error.where}: {error.problem}", error.hint)
-    except StoreError as error:
-        return _problem(503, error.problem, error.hint)
-    except web.HTTPException as error:
-        hint = f"ask for GET {PREFIX}/status"
-        return _problem(error.status, f"{error.reason}: {request.method} {request.path}", hint)
-    except Exception:
-        log.exception("request failed method=%s path=%s", request.method, request.path)
-        return _problem(500, "internal error", "the gateway's log has the details")
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    body = msgspec.json.encode(value)
-    return web.Response(body=body, status=status, content_type="application/json")
-
-
-def _problem(status: int, error: str, hint: str) -> web.Response:
-    return _json({"error": error, "hint": hint}, status)
+        return as_json(Done(account=name, done=done, status=self._entry(name)))
 
 
 # -- the server on the control socket -------------------------------------------------------------
@@ -239,6 +188,9 @@ class ControlServer:
         self.path = gateway.config.state_dir / control.SOCKET_NAME
         app = web.Application(middlewares=[explain_mistakes])
         Api(gateway).add_to(app)
+        letters = LettersApi(gateway)
+        letters.add_to(app)
+        letters.add_local_to(app)
         self._make_runner = partial(
             web.AppRunner, app, access_log=None, shutdown_timeout=STOP_LIMIT
         )

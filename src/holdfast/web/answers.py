@@ -1,0 +1,65 @@
+"""What every handler of the API shares: the prefix, the answers, and mistakes in words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from holdfast.errors import ConfigError, StoreError
+from holdfast.gateway.gateway import UnknownAccount
+from holdfast.store.protocol import NotMendable
+from holdfast.web.problem import Problem
+
+log = logging.getLogger("holdfast.web")
+
+PREFIX = "/api/v1"
+
+LIMIT = 1000
+"""Most things in one answer; the journal keeps ten times as many transitions of an account."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def explain_mistakes(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what handlers raise into JSON; a defect of ours is logged and told without detail."""
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return _problem(problem.status, problem.error, problem.hint)
+    except UnknownAccount as error:
+        return _problem(404, str(error), "run `holdfast status` to see all accounts")
+    except ConfigError as error:
+        return _problem(422, f"{error.where}: {error.problem}", error.hint)
+    except NotMendable as error:
+        return _problem(409, error.problem, error.hint)
+    except StoreError as error:
+        return _problem(503, error.problem, error.hint)
+    except web.HTTPException as error:
+        hint = f"ask for GET {PREFIX}/status"
+        return _problem(error.status, f"{error.reason}: {request.method} {request.path}", hint)
+    except Exception:
+        log.exception("request failed method=%s path=%s", request.method, request.path)
+        return _problem(500, "internal error", "the gateway's log has the details")
+
+
+def as_json(value: Any, status: int = 200) -> web.Response:
+    """An answer."""
+    body = msgspec.json.encode(value)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def limit_of(request: web.Request) -> int:
+    """How many things are asked for. Raises Problem."""
+    text = request.query.get("limit", "100")
+    if not text.isdecimal() or not 0 < int(text) <= LIMIT:
+        raise Problem(400, f"limit={text!r} is not a number from 1 to {LIMIT}")
+    return int(text)
+
+
+def _problem(status: int, error: str, hint: str) -> web.Response:
+    return as_json({"error": error, "hint": hint}, status)
