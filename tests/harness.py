@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,25 @@ class Running:
         """Every published state in order, without repeats."""
         states = [report.view.published for report in self.reports]
         return [s for i, s in enumerate(states) if i == 0 or s is not states[i - 1]]
+
+
+class SlowStore(MemoryStore):
+    """A journal whose commits of messages take a while."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    async def receive(
+        self,
+        account: str,
+        messages: Sequence[Inbound],
+        cursor: Mapping[str, Any] | None,
+        dropped: Mapping[str, str] | None = None,
+    ) -> list[Received]:
+        """See `Store.receive`."""
+        await asyncio.sleep(self.seconds)
+        return await super().receive(account, messages, cursor, dropped)
 
 
 def make_adapter(kind: type[Adapter], config: Mapping[str, Any], tools: AccountTools) -> Adapter:

@@ -21,6 +21,7 @@ import msgspec
 
 from holdfast.adapter import Adapter, Secret, Settings
 from holdfast.adapters import find
+from holdfast.backlog import ALL, UNITS, Backlog
 from holdfast.errors import ConfigError
 from holdfast.store.protocol import DEDUPE_SECONDS
 from holdfast.supervision import Policy, PolicyError, preset
@@ -29,8 +30,6 @@ ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 """Account names appear in file names, URLs and metrics."""
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhd])")
-UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-"""Seconds of the units a duration may be written in."""
 
 DEFAULT_FILE = "holdfast.toml"
 
@@ -74,6 +73,9 @@ class AccountKeys(msgspec.Struct, frozen=True, kw_only=True):
     """HTTP proxy of this account alone; ``""`` for none."""
     ambiguous: str = "resend"
     """What to do with a message that may or may not have arrived: resend, hold or drop."""
+    backlog: str = "all"
+    """What piled up while nobody listened: ``all`` of it is handled, only what is
+    ``newer-than 10m`` (s, m, h, d), or ``skip``; the rest is kept in the journal as dropped."""
     policy: dict[str, Any] = {}
     """Overrides of the supervision policy."""
 
@@ -95,6 +97,7 @@ class AccountConfig:
     policy: Policy
     proxy: str | None
     ambiguous: str
+    backlog: Backlog = ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,10 @@ def _account(
         raise ConfigError(
             f"{where} ambiguous", f"{keys.ambiguous!r} is none of {', '.join(AMBIGUOUS)}"
         )
+    try:
+        backlog = Backlog.parse(keys.backlog)
+    except ValueError as error:
+        raise ConfigError(f"{where} backlog", str(error)) from error
     _check_url(keys.proxy or None, f"{where} proxy")
     return AccountConfig(
         name=name,
@@ -248,6 +255,7 @@ def _account(
         policy=_policy(keys, f"{where} policy"),
         proxy=gateway.proxy if keys.proxy is None else keys.proxy,
         ambiguous=keys.ambiguous,
+        backlog=backlog,
     )
 
 

@@ -197,6 +197,7 @@ class Supervised(Shell):
             outbox=0,
             received=0,
             sent=0,
+            passed_over=0,
             skipped=0,
             dead=0,
             unknown=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,12 +13,11 @@ from holdfast.adapters.dingtalk import DingTalk
 from holdfast.errors import StoreError
 from holdfast.lab.simulators.dingtalk import DingTalkSimulator
 from holdfast.lab.simulators.dingtalk_rules import BOT_TOPIC
-from holdfast.messages import Inbound, MediaKind
-from holdfast.store.protocol import Received
+from holdfast.messages import MediaKind
 from holdfast.supervision import Kind, Published
 from holdfast.testing import MemoryStore
 from tests.adapters.test_dingtalk_frames import frame, payload
-from tests.harness import Running, running
+from tests.harness import Running, SlowStore, running
 
 
 @asynccontextmanager
@@ -55,17 +54,6 @@ async def heard_texts(run: Running, *texts: str) -> None:
 def moments(sim: DingTalkSimulator, what: str) -> list[float]:
     """When facts of one kind happened."""
     return [record.at for record in sim.log if record.what == what]
-
-
-class SlowStore(MemoryStore):
-    """A journal whose commits take 2 s."""
-
-    async def receive(
-        self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
-    ) -> list[Received]:
-        """See `Store.receive`."""
-        await asyncio.sleep(2)
-        return await super().receive(account, messages, cursor)
 
 
 # -- messages ---------------------------------------------------------------------------------
@@ -358,7 +346,7 @@ async def test_an_announced_end_has_its_successor_at_once_and_hides_no_loss() ->
 
 
 async def test_what_arrived_before_the_farewell_is_acknowledged_after_it() -> None:
-    store = SlowStore()
+    store = SlowStore(2)
     async with bot(store=store) as (sim, run):
         said = sim.say("just in time")
         await sim.goodbye()

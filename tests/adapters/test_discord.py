@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -15,11 +15,9 @@ from holdfast.adapters.discord import Discord
 from holdfast.errors import StoreError
 from holdfast.lab.simulators.discord import DiscordSimulator
 from holdfast.lab.simulators.discord_world import BOT_ID
-from holdfast.messages import Inbound
-from holdfast.store.protocol import Received
 from holdfast.supervision import Kind, Published
 from holdfast.testing import MemoryStore
-from tests.harness import Running, running
+from tests.harness import Running, SlowStore, running
 
 
 @asynccontextmanager
@@ -544,19 +542,8 @@ async def test_an_outage_shorter_than_the_session_loses_nothing() -> None:
         assert run.account.last_gap is None
 
 
-class SlowStore(MemoryStore):
-    """A journal whose commits take 4 s."""
-
-    async def receive(
-        self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
-    ) -> list[Received]:
-        """See `Store.receive`."""
-        await asyncio.sleep(4)
-        return await super().receive(account, messages, cursor)
-
-
 async def test_a_slow_replay_is_progress_and_no_timeout() -> None:
-    async with bot(store=SlowStore()) as (sim, run):
+    async with bot(store=SlowStore(4)) as (sim, run):
         await asyncio.sleep(20)
         await sim.close_all(4000)
         for text in "1234":

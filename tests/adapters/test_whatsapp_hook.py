@@ -147,11 +147,11 @@ async def test_several_messages_in_one_post_are_stored_at_once() -> None:
         transactions: list[int] = []
         receive = store.receive
 
-        async def counted(account: str, messages: Any, cursor: Any) -> Any:
+        async def counted(account: str, messages: Any, *rest: Any) -> Any:
             transactions.extend([len(messages)] if messages else [])
-            return await receive(account, messages, cursor)
+            return await receive(account, messages, *rest)
 
-        store.receive = counted  # type: ignore[method-assign]
+        store.receive = counted  # type: ignore[method-assign, assignment]
         sim.faults.arm("batch", size=3)
         for name in ("alice", "bob", "carol"):
             sim.say(f"from {name}", chat=name, sender=name)

@@ -410,12 +410,16 @@ class Picky(MemoryStore):
     """Can not hold one message, whatever comes with it."""
 
     async def receive(
-        self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
+        self,
+        account: str,
+        messages: Sequence[Inbound],
+        cursor: Mapping[str, Any] | None,
+        dropped: Mapping[str, str] | None = None,
     ) -> list[Received]:
         """See `MemoryStore.receive`."""
         if any(message.id == "bad" for message in messages):
             raise StoreError("store_refused", "an integer of 4000 digits", "report it")
-        return await super().receive(account, messages, cursor)
+        return await super().receive(account, messages, cursor, dropped)
 
 
 async def test_a_message_the_journal_can_not_hold_is_passed_over() -> None:

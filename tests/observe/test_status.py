@@ -45,6 +45,7 @@ def supervised(now: float = 50.0) -> AccountStatus:
         outbox=2,
         received=3,
         sent=4,
+        passed_over=0,
         skipped=5,
         dead=6,
         unknown=7,

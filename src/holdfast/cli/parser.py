@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from holdfast.adapters import BUILT_IN
-from holdfast.cli.catalogue import BOXES, COMMANDS, VERBS, Command
+from holdfast.cli.catalogue import BOXES, COMMANDS, LAB, VERBS, Command, Verb
 
 __all__ = ["COMMANDS", "arguments", "build", "reference"]
 
@@ -48,8 +48,8 @@ def build() -> argparse.ArgumentParser:
             description=command.text,
             epilog=f"example: {command.example}",
         )
-        if command.name in BOXES:
-            _add_verbs(sub, command)
+        if verbs := _verbs(command.name):
+            _add_verbs(sub, command, verbs)
         else:
             _add_config(sub)
             sub.set_defaults(run=command.run)
@@ -64,19 +64,31 @@ def _add_config(sub: argparse.ArgumentParser) -> None:
     )
 
 
-# -- the boxes, whose commands have verbs ---------------------------------------------------------
+# -- commands that have verbs: the boxes and the lab ----------------------------------------------
 
 
-def _add_verbs(sub: argparse.ArgumentParser, command: Command) -> None:
-    verbs = sub.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
-    for name, verb in VERBS.items():
-        one = verbs.add_parser(name, help=verb.help, description=verb.text)
+def _verbs(command: str) -> dict[str, Verb]:
+    return LAB if command == "lab" else VERBS if command in BOXES else {}
+
+
+def _add_verbs(sub: argparse.ArgumentParser, command: Command, verbs: dict[str, Verb]) -> None:
+    parsers = sub.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
+    for name, verb in verbs.items():
+        one = parsers.add_parser(name, help=verb.help, description=verb.text)
         _add_config(one)
-        one.set_defaults(run=f"{command.run}:{verb.function}")
+        one.set_defaults(run=f"{command.run.partition(':')[0]}:{verb.function}")
         _add_verb_arguments(one, command.name, name)
 
 
-def _add_verb_arguments(sub: argparse.ArgumentParser, box: str, verb: str) -> None:
+def _add_verb_arguments(sub: argparse.ArgumentParser, command: str, verb: str) -> None:
+    if command == "lab":
+        _add_crash(sub)
+    else:
+        _add_box(sub, command, verb)
+    _add_json(sub)
+
+
+def _add_box(sub: argparse.ArgumentParser, box: str, verb: str) -> None:
     if verb == "show":
         sub.add_argument("names", nargs="+", metavar="NAME", help=NAMES_HELP)
     if verb in ("retry", "drop"):
@@ -93,7 +105,6 @@ def _add_verb_arguments(sub: argparse.ArgumentParser, box: str, verb: str) -> No
         sub.add_argument(
             "--limit", type=_count, default=50, metavar="N", help="messages at most (default: 50)"
         )
-    _add_json(sub)
 
 
 NAMES_HELP = "a message's name as `list` prints it, for example in-17 or out-4"
@@ -109,6 +120,27 @@ def _add_filters(sub: argparse.ArgumentParser, box: str) -> None:
         choices=BOXES[box],
         metavar="STATE",
         help=f"only messages in this state: {', '.join(BOXES[box])}; may be repeated",
+    )
+
+
+def _add_crash(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--minutes",
+        type=_seconds,
+        default=1.0,
+        metavar="N",
+        help="how long users write (default: 1); the end takes a little longer",
+    )
+    sub.add_argument(
+        "--seed", type=int, metavar="S", help="repeat the choices of another run (default: new)"
+    )
+    sub.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        choices=sorted(BUILT_IN),
+        metavar="PLATFORM",
+        help="only this one; may be repeated (default: all that can be played)",
     )
 
 
@@ -235,7 +267,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0.0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time above 0")
     return number
 
 
@@ -249,12 +281,13 @@ def reference() -> str:
 
 def arguments(command: str) -> list[argparse.Action]:
     """The arguments of a command, without those that all commands share."""
-    if command not in BOXES:
+    verbs = _verbs(command)
+    if not verbs:
         sub = argparse.ArgumentParser(add_help=False)
         _add_arguments(sub, command)
         return sub._actions
     found: dict[str, argparse.Action] = {}
-    for verb in reversed(VERBS):  # those with names first
+    for verb in reversed(verbs):  # those with names first
         sub = argparse.ArgumentParser(add_help=False)
         _add_verb_arguments(sub, command, verb)
         found = {action.dest: action for action in sub._actions} | found
@@ -266,7 +299,7 @@ def arguments(command: str) -> list[argparse.Action]:
 def _section(command: Command) -> Iterator[str]:
     yield from (f"### `holdfast {command.name}`", "", command.text, "")
     rows = arguments(command.name)
-    verbs = VERBS if command.name in BOXES else {}
+    verbs = _verbs(command.name)
     if rows:
         yield from ("| Argument | Meaning |", "|---|---|")
         yield from (f"| `{name}` | {verb.help} |" for name, verb in verbs.items())

@@ -58,14 +58,18 @@ class Journal(MemoryStore):
         self._dead, self.reached = asyncio.Event(), asyncio.Event()
 
     async def receive(
-        self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
+        self,
+        account: str,
+        messages: Sequence[Inbound],
+        cursor: Mapping[str, Any] | None,
+        dropped: Mapping[str, str] | None = None,
     ) -> list[Received]:
         """See `holdfast.store.protocol.Store.receive`."""
         if not messages or self._armed is None:
-            return await super().receive(account, messages, cursor)
+            return await super().receive(account, messages, cursor, dropped)
         moment, self._armed = self._armed, None
         if moment is Moment.AFTER_COMMIT:
-            await super().receive(account, messages, cursor)
+            await super().receive(account, messages, cursor, dropped)
         self.reached.set()
         await self._dead.wait()
         raise StoreError("crashed", "the process has died")

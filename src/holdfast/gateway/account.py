@@ -18,13 +18,14 @@ from typing import Any
 import msgspec
 
 from holdfast.adapter import Adapter, Continuity, Http
+from holdfast.backlog import ALL, Backlog
 from holdfast.errors import StoreError
 from holdfast.gateway.connection import Connection
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.net import HttpClient, Net
 from holdfast.gateway.shell import Shell
 from holdfast.messages import Gap, Inbound
-from holdfast.store.protocol import Received, Store
+from holdfast.store.protocol import InboxState, Received, Store
 from holdfast.supervision import Cause, Memory, Open, Policy, Refused, Report, Start, State
 
 log = logging.getLogger("holdfast.account")
@@ -77,6 +78,7 @@ class Account(Shell):
         on_report: Callable[[Account, Report], None],
         on_received: Callable[[Account, list[Received]], None],
         on_recipient_back: Callable[[Account], None] = lambda account: None,
+        backlog: Backlog = ALL,
         rand: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -84,6 +86,8 @@ class Account(Shell):
         self.adapter, self.hooks = adapter, hooks
         self.received = 0
         """Messages taken in by this process; duplicates are not counted."""
+        self.passed_over = 0
+        """Messages that the backlog policy left unhandled."""
         self.skipped_frames = 0
         self.unknown_errors = 0
         """Connections ended by an error that no adapter and no default has classified."""
@@ -91,6 +95,9 @@ class Account(Shell):
         """Unix seconds."""
         self.last_gap: Gap | None = None
         self._store, self._net, self._send_client = store, net, send_client
+        self._backlog = backlog
+        self._ready_at: float | None = None
+        """Unix seconds since when a connection has been ready, without a break."""
         self._on_report, self._on_received = on_report, on_received
         self._on_recipient_back, self._clock = on_recipient_back, clock
         self._proof_before: float | None = None
@@ -143,6 +150,7 @@ class Account(Shell):
     def _told(self, report: Report) -> None:
         if report.view.state is State.CONNECTING:
             self._proof_before, self._was_ready = self._last_proof(), False
+            self._ready_at = None
         if report.view.state in (State.LIVE, State.BACKOFF, State.BLOCKED):
             self._spawn(self._remember(), "remember")
         self._on_report(self, report)
@@ -174,25 +182,37 @@ class Account(Shell):
         await asyncio.shield(intake)
 
     async def _take_in(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
+        dropped = self._passed_over(messages)
         try:
-            new = await self._store.receive(self.name, messages, cursor)
+            new = await self._store.receive(self.name, messages, cursor, dropped)
         except StoreError as error:
             if error.code != "store_refused" or not messages:
                 raise
-            new = await self._one_by_one(messages, cursor)
+            new = await self._one_by_one(messages, cursor, dropped)
         if new:
             self.received += len(new)
             self.last_inbound = self._clock()
-            self._on_received(self, new)
+            wanted = [row for row in new if row.state is InboxState.RECEIVED]
+            self.passed_over += len(new) - len(wanted)
+            self._on_received(self, wanted)
+
+    def _passed_over(self, messages: tuple[Inbound, ...]) -> dict[str, str]:
+        """What the backlog policy leaves unhandled, and why."""
+        now = self._clock()
+        verdicts = {m.id: self._backlog.verdict(m, now, self._ready_at) for m in messages}
+        return {id: why for id, why in verdicts.items() if why}
 
     async def _one_by_one(
-        self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]
+        self,
+        messages: tuple[Inbound, ...],
+        cursor: Mapping[str, Any],
+        dropped: Mapping[str, str],
     ) -> list[Received]:
         """One of them can not be stored, ever: it must not come back and end each connection."""
         new: list[Received] = []
         for message in messages:
             try:
-                new += await self._store.receive(self.name, (message,), None)
+                new += await self._store.receive(self.name, (message,), None, dropped)
             except StoreError as error:
                 if error.code != "store_refused":
                     raise
@@ -205,6 +225,7 @@ class Account(Shell):
         if self.supervisor.state is not State.CONNECTING:
             return
         self._was_ready = True
+        self._ready_at = self._clock()
         replayed = continuity is not Continuity.FRESH or self.adapter.traits.replays
         if not replayed and self._proof_before is not None:
             self.missed("a fresh login: the platform does not replay what was missed", None)

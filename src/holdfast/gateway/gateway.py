@@ -305,6 +305,7 @@ class Gateway:
             outbox=desk.sender.depth,
             received=account.received,
             sent=desk.sender.sent,
+            passed_over=account.passed_over,
             skipped=account.skipped_frames,
             dead=desk.lanes.failed + desk.sender.refused,
             unknown=desk.sender.unknown,
@@ -337,6 +338,7 @@ class Gateway:
             on_report=self._on_report,
             on_received=self._on_received,
             on_recipient_back=lambda _: sender.recipient_back(),
+            backlog=config.backlog,
             rand=self._rand,
             clock=self._clock,
         )

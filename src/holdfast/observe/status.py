@@ -107,6 +107,8 @@ class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Messages taken in by this process."""
     sent: int
     """Messages sent by this process."""
+    passed_over: int
+    """Messages that the backlog policy left unhandled, in this process."""
     skipped: int
     """Messages of the platform that could not be understood."""
     dead: int

@@ -28,6 +28,7 @@ from holdfast.store.protocol import (
     no_such_gap,
     not_mendable,
 )
+from holdfast.store.rows import new_received
 
 
 class MemoryStore:
@@ -59,7 +60,11 @@ class MemoryStore:
             raise self.fail
 
     async def receive(
-        self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
+        self,
+        account: str,
+        messages: Sequence[Inbound],
+        cursor: Mapping[str, Any] | None,
+        dropped: Mapping[str, str] | None = None,
     ) -> list[Received]:
         """See `Store.receive`."""
         self._write()
@@ -70,14 +75,8 @@ class MemoryStore:
                 self.duplicates += 1
                 continue
             known.add((account, message.id))
-            row = Received(
-                row=next(self._rows),
-                account=account,
-                message=message,
-                state=InboxState.RECEIVED,
-                attempts=0,
-                received_at=time.time(),
-            )
+            why = (dropped or {}).get(message.id, "")
+            row = new_received(next(self._rows), account, message, time.time(), why)
             self.inbox[row.row] = row
             new.append(row)
         if cursor is not None:

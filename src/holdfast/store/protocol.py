@@ -33,7 +33,7 @@ class InboxState(StrEnum):
     DEAD = "dead"
     """No agent could answer it; kept until a person retries or drops it."""
     DROPPED = "dropped"
-    """A person gave it up. Settled, like DONE."""
+    """Given up by a person, or passed over by the backlog policy. Settled, like DONE."""
 
 
 class OutboxState(StrEnum):
@@ -125,7 +125,7 @@ class Received:
     received_at: float
     """Unix seconds."""
     reason: str = ""
-    """Why it is dead."""
+    """Why it is dead or dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,12 +301,17 @@ class Store(Protocol):
         """
 
     async def receive(
-        self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
+        self,
+        account: str,
+        messages: Sequence[Inbound],
+        cursor: Mapping[str, Any] | None,
+        dropped: Mapping[str, str] | None = None,
     ) -> list[Received]:
         """Store new messages and the cursor in one transaction; return only the new ones.
 
-        ``cursor=None`` leaves the stored cursor as it is. Known ids are dropped silently and
-        counted in `duplicates`.
+        ``cursor=None`` leaves the stored cursor as it is. Known ids are passed over silently and
+        counted in `duplicates`. ``dropped`` says why messages of these ids are not to be handled:
+        they are stored as settled.
         """
 
     async def cursor(self, account: str) -> dict[str, Any]:

@@ -67,15 +67,18 @@ def _owe_one(
     )
 
 
-def new_received(row: int, account: str, message: Inbound, now: float) -> Received:
-    """A message that has just been put into the inbox."""
+def new_received(
+    row: int, account: str, message: Inbound, now: float, dropped: str = ""
+) -> Received:
+    """A message that has just been put into the inbox, perhaps to be passed over."""
     return Received(
         row=row,
         account=account,
         message=message,
-        state=InboxState.RECEIVED,
+        state=InboxState.DROPPED if dropped else InboxState.RECEIVED,
         attempts=0,
         received_at=now,
+        reason=dropped,
     )
 
 

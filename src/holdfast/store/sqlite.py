@@ -162,7 +162,11 @@ class SqliteStore:
     # -- the inbox --------------------------------------------------------------------------------
 
     async def receive(
-        self, account: str, messages: Sequence[Inbound], cursor: Mapping[str, Any] | None
+        self,
+        account: str,
+        messages: Sequence[Inbound],
+        cursor: Mapping[str, Any] | None,
+        dropped: Mapping[str, str] | None = None,
     ) -> list[Received]:
         """Store new messages and the cursor in one transaction; return only the new ones."""
         rows = [(account, m.id, m.chat, pack(m)) for m in messages]
@@ -175,12 +179,15 @@ class SqliteStore:
                 number = self._known.missing(db, account, message.id)
                 if number is None:
                     continue
+                why = (dropped or {}).get(message.id, "")
+                state, settled = ("dropped", now) if why else ("received", None)
                 inserted = db.execute(
-                    "INSERT INTO inbox (account, message, chat, payload, received_at)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    (*row, now),
+                    "INSERT INTO inbox"
+                    " (account, message, chat, payload, received_at, state, settled_at, reason)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*row, now, state, settled, why),
                 )
-                new.append(new_received(inserted.lastrowid or 0, account, message, now))
+                new.append(new_received(inserted.lastrowid or 0, account, message, now, why))
                 self._known.add(number, new[-1].row)
             if position is not None:
                 db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (account, position))
