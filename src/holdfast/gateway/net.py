@@ -24,6 +24,7 @@ from aiohttp.abc import AbstractResolver
 
 from holdfast import __version__
 from holdfast.adapter import HttpFailed, HttpReply, Part, WebSocketClosed, cause_of
+from holdfast.gateway.proxy import Proxies
 from holdfast.supervision import Cause, Kind
 
 TCP_LIMIT = 5.0
@@ -103,7 +104,8 @@ class HttpClient:
         tls: ssl.SSLContext | None = None,
         pool: int = 16,
     ) -> None:
-        self._resolver, self._proxy, self._tls, self._pool = resolver, proxy, tls, pool
+        self._resolver, self._tls, self._pool = resolver, tls, pool
+        self._proxies = Proxies(proxy)
         self._session: aiohttp.ClientSession | None = None
         self.sockets = SocketSet()
 
@@ -123,8 +125,6 @@ class HttpClient:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT},
-                proxy=self._proxy or None,
-                trust_env=self._proxy is None,
                 # For WebSockets; every other request brings its own limits.
                 timeout=aiohttp.ClientTimeout(connect=CONNECT_LIMIT, sock_connect=TCP_LIMIT),
                 middlewares=(_refuse_redirected_upgrade,),
@@ -168,6 +168,7 @@ class HttpClient:
                     data=data,
                     params=query,
                     headers=sending,
+                    proxy=self._proxies(url),
                     timeout=limits,
                     allow_redirects=False,
                 ) as answer:
@@ -191,6 +192,7 @@ class HttpClient:
                 ws = await self.session().ws_connect(
                     url,
                     headers=headers,
+                    proxy=self._proxies(url),
                     max_msg_size=max_size,
                     autoping=False,
                     timeout=aiohttp.ClientWSTimeout(ws_close=POLITE_CLOSE),
