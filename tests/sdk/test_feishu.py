@@ -5,8 +5,10 @@ Importing the SDK alone takes seconds, so the numbers here are larger than elsew
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import warnings
@@ -123,3 +125,24 @@ async def test_m3_3_a_client_that_hangs_while_it_is_made_is_made_anew(
             view = await up(bot, 2)
             assert view.cause is not None
             assert view.cause.code == "feishu_connect_timeout"
+
+
+@pytest.mark.parametrize("moment", ["import", "connect", "back-off"])
+async def test_m3_4_a_stop_is_clean_at_any_moment(
+    monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    async with simulator() as sim:
+        if moment == "connect":
+            sim.faults.arm("endpoint_hang")
+        elif moment == "back-off":
+            sim.faults.arm("endpoint_forbidden", times=None)
+        async with bot_on(sim, monkeypatch, backoff_first=60.0, backoff_cap=60.0) as bot:
+            if moment == "connect":
+                await sim.until(lambda: sim.faults.played["endpoint_hang"] == 1, 20)
+            elif moment == "back-off":
+                await bot.until(lambda v: v.state is State.BACKOFF and v.attempt == 1)
+            began = asyncio.get_running_loop().time()
+            await bot.stop()
+            assert asyncio.get_running_loop().time() - began < 5.0
+            assert bot.view().state is State.STOPPED
+        assert not multiprocessing.active_children()
