@@ -70,6 +70,9 @@ class Traits:
     replays: bool = False
     """The platform keeps what we miss and hands it out from our cursor: no outage loses messages.
     Where it is False, a reconnect without resume is reported as a gap."""
+    gap_tail: float = 0.0
+    """Seconds for which the platform may go on sending into a connection that is dead for us while
+    a new one is up already: a gap reaches so far beyond the new connection's start."""
     idempotent: bool = False
     """A send repeated with the same key is recognised by the platform as the same message."""
     edits: bool = False

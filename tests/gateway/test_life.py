@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -434,3 +435,19 @@ async def test_a_message_the_journal_can_not_hold_is_passed_over() -> None:
         assert bot.account.skipped_frames == 1
         assert (await store.cursor("bot"))["seq"] == "after"
         assert bot.account.view().generation == 1
+
+
+class Spread(Parrot):
+    """Its peer may feed a dead connection for a while."""
+
+    traits = replace(Parrot.traits, gap_tail=30.0)
+
+
+async def test_a_gap_reaches_as_far_as_the_peer_may_feed_a_dead_connection() -> None:
+    async with Aviary() as aviary, running(Spread, aviary.config) as bot:
+        await bot.connected()
+        await aviary.talks[-1].close(code=1001)
+        await alive(bot, 2)
+        gap = bot.account.last_gap
+        assert gap is not None
+        assert gap.until - time.time() == pytest.approx(30.0, abs=5.0)

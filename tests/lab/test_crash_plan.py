@@ -71,8 +71,8 @@ def test_a_kill_point_is_named_as_the_process_expects_it() -> None:
 @pytest.mark.parametrize(
     ("total", "chat", "pace", "chats"),
     [
-        (None, None, TOTAL_PACE / 2, 4),
-        (Rate(10.0), None, 4.0, 4),
+        (None, None, TOTAL_PACE / 2, 12),
+        (Rate(10.0), None, 4.0, 12),
         (Rate(1000.0), Rate(1.0), TOTAL_PACE / 2, 60),
         (Rate(10.0), Rate(1 / 6), 4.0, 72),
     ],

@@ -244,7 +244,8 @@ class Account(Shell):
             since = self._proof_before
         if since is None:
             since = self.wall(self.view().since)
-        self.last_gap = gap = Gap(since=since, until=self._clock(), reason=reason)
+        until = self._clock() + self.adapter.traits.gap_tail
+        self.last_gap = gap = Gap(since=since, until=until, reason=reason)
         log.warning(
             "gap account=%s since=%.3f until=%.3f reason=%r", self.name, since, gap.until, reason
         )
