@@ -88,7 +88,7 @@ class DingTalk(Adapter):
         # msgParam takes 15 000 bytes, and as JSON in a string a text may be twice as long.
         max_text=7_000,
         text_unit=TextUnit.BYTES,
-        # Pushes are spread over all connections believed alive, and keepalives come every 20 to 30 s.
+        # Pushes are spread over all connections believed alive; keepalives come every 20 to 30 s.
         gap_tail=30.0,
         rate_total=Rate(10.0, 10),  # 20 calls in any second (standard edition)
         # 20 in any minute, then ten minutes of silence; documented for webhooks of custom robots.
