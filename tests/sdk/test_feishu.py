@@ -94,6 +94,19 @@ async def test_m3_2_a_start_that_neither_returns_nor_raises_is_replaced(
         assert sim.count("login") == 2
 
 
+async def test_m3_2_a_ping_killed_by_a_partial_configuration_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the interval the SDK's ping task dies; `start` goes on as if connected."""
+    async with simulator() as sim, bot_on(sim, monkeypatch) as bot:
+        await up(bot, 1)
+        sim.faults.arm("pong_partial", kept="ReconnectNonce")
+        view = await up(bot, 2)
+        assert sim.faults.played["pong_partial"] == 1
+        assert view.cause is not None
+        assert view.cause.code == "feishu_silent"
+
+
 async def test_m3_2_a_start_that_ends_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with simulator() as sim, bot_on(sim, monkeypatch) as bot:
         await up(bot, 1)

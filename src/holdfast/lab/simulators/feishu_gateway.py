@@ -71,8 +71,9 @@ class Gateway:
 
     def _config(self, partial: str) -> dict[str, int]:
         whole = self._lab.client_config()
-        if self._lab.faults.take(partial) is not None:
-            return {"PingInterval": whole["PingInterval"]}
+        if (fault := self._lab.faults.take(partial)) is not None:
+            kept = fault.get("kept", "PingInterval")
+            return {kept: whole[kept]}
         return whole
 
     def _deny(self, name: str, fault: dict[str, Any]) -> web.Response:

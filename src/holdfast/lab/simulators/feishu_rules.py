@@ -47,7 +47,7 @@ FAULTS: Mapping[str, str] = {
     "no_pong": "a ping frame is not answered",
     "pong_late": "a ping frame is answered after `delay` (5) seconds",
     "pong_empty": "a pong has no payload",
-    "pong_partial": "the ClientConfig of a pong has PingInterval only",
+    "pong_partial": "the ClientConfig of a pong has one field only, `kept` (PingInterval)",
     "no_ws_pong": "a WebSocket ping is not answered",
     # frames
     "server_ping": "a ping frame of the server precedes the push",
