@@ -37,6 +37,17 @@ async def test_a_blocked_loop_is_logged_with_the_function_that_blocks_it(
 
 
 @pytest.mark.real_time
+async def test_a_stop_while_the_loop_is_being_asked_is_no_stall() -> None:
+    """The loop that calls `stop` can not answer meanwhile."""
+    for _ in range(3):
+        watchdog = LoopWatchdog(every=0.0, stalled_after=5.0)
+        watchdog.start()
+        await asyncio.sleep(0.01)
+        watchdog.stop()
+        assert watchdog.stalls == 0
+
+
+@pytest.mark.real_time
 async def test_a_loop_that_answers_is_left_alone() -> None:
     watchdog = LoopWatchdog(every=0.01, stalled_after=0.2)
     watchdog.start()

@@ -24,7 +24,7 @@ SDKS = {
 def test_its_five_lines_are_those_of_the_program(sdk: str) -> None:
     section = PAGE.read_text(encoding="utf-8").split(f"\n## {sdk}\n")[1]
     (quoted, *_) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    lines = [line.strip() for line in quoted.splitlines()]
+    lines = [line.strip() for line in quoted.splitlines() if line]
     assert len(lines) == 5
     program = (EXAMPLES / SDKS[sdk]).read_text(encoding="utf-8")
     there = iter(line.partition("  #")[0].strip() for line in program.splitlines())

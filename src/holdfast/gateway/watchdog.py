@@ -68,6 +68,8 @@ class LoopWatchdog:
             except RuntimeError:
                 return  # the loop is closed
             if not self._wait(answered, self._stalled_after):
+                if self._stop.is_set():
+                    return  # whoever stops us from the loop keeps it from answering
                 self._stalled(asked)
                 if not self._wait(answered, None):
                     return
