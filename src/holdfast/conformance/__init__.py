@@ -19,12 +19,13 @@ within five seconds, no task and no socket left behind.
 ``pytest -p holdfast.conformance --conformance-table FILE`` writes the results as a table.
 """
 
-from holdfast.conformance.bench import Bench, BenchError, Ending, Need, Server, arm
+from holdfast.conformance.bench import Bench, BenchError, Ending, Need, Server
 from holdfast.conformance.catalogue import SCENARIOS, Scenario
 from holdfast.conformance.plugin import pytest_addoption, pytest_configure
 from holdfast.conformance.rig import Broken
 from holdfast.conformance.suite import Suite, expected_rows, judge
 from holdfast.conformance.table import Result, Row, from_json, to_json, to_markdown
+from holdfast.lab.injection import arm
 
 __all__ = [
     "SCENARIOS",

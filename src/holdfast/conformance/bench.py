@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
 from holdfast.adapter import Adapter
+from holdfast.lab.injection import Armed, Injection, play
 from holdfast.supervision import Kind, Policy, preset
 
 SILENCE = 60.0
@@ -75,26 +76,6 @@ class Server(Protocol):
 
 
 S = TypeVar("S", bound=Server)
-
-Injection = str | Callable[[S], object]
-"""The name of a simulator's fault, armed until it is cleared; or a call, awaited if need be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Armed:
-    """A simulator's fault, ready to be armed. Made by `arm`."""
-
-    name: str
-    times: int | None
-    params: Mapping[str, Any]
-
-    def __call__(self, server: Any) -> None:
-        server.faults.arm(self.name, times=self.times, **self.params)
-
-
-def arm(name: str, *, times: int | None = None, **params: Any) -> Armed:
-    """A simulator's fault with parameters; by default it stays armed until it is cleared."""
-    return Armed(name, times, params)
 
 
 @dataclass(frozen=True)  # no slots: on 3.11 they break ``Ending[S](...)``
@@ -176,7 +157,9 @@ class Bench(Generic[S]):
     async def introduce_to(self, server: S, hook_url: str) -> None:
         """Tell the server where the account's web hooks are."""
         if self.introduce is not None:
-            await _awaited(self.introduce(server, hook_url))
+            outcome = self.introduce(server, hook_url)
+            if inspect.isawaitable(outcome):
+                await outcome
 
     async def inject(self, server: S, need: Need) -> None:
         """Play a fault. Raises KeyError when the bench has none for the need."""
@@ -188,14 +171,3 @@ class Bench(Generic[S]):
             await play(server, self.clear)
         elif (faults := getattr(server, "faults", None)) is not None:
             faults.clear()
-
-
-async def play(server: S, injection: Injection[S]) -> None:
-    """Carry out one injection."""
-    inject = arm(injection) if isinstance(injection, str) else injection
-    await _awaited(inject(server))
-
-
-async def _awaited(outcome: object) -> None:
-    if inspect.isawaitable(outcome):
-        await outcome

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from holdfast.conformance.bench import Bench, Ending, Need, play
+from holdfast.conformance.bench import Bench, Ending, Need
 from holdfast.conformance.catalogue import scenario
 from holdfast.conformance.rig import SLACK, Broken, Rig, expect, rig
 from holdfast.lab.faults.relay import Relay
+from holdfast.lab.injection import play
 from holdfast.store.protocol import OutboxState
 from holdfast.supervision import Cause, Kind, Published
 

@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -23,11 +22,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.adapters import BUILT_IN
-from holdfast.config import Config, build
+from holdfast.config import Config
 from holdfast.errors import HoldfastError
 from holdfast.lab.cable import HOST
 from holdfast.lab.cast import CAST
 from holdfast.lab.checker import BAD, Kind, Verdict, check
+from holdfast.lab.configured import document, free_port, write
 from holdfast.lab.crash_plan import BREAKS, HABITS, Act, Plan, Role, Step, plan
 from holdfast.lab.crash_process import Process
 from holdfast.lab.crash_witness import Journal, Users
@@ -219,15 +219,14 @@ async def crash(
     left_out = {name: why for name, why in missing.items() if why is not None}
     async with contextlib.AsyncExitStack() as stack:
         stages: dict[str, Stage] = {}
-        port = _free_port()
+        port = free_port()
         for name in (name for name in names if name not in left_out):
             stage = stages[name] = await stack.enter_async_context(CAST[name].stage(name))
             stage.cable.lead_hooks(port)
             await CAST[name].meet(stage)
             _hasten(name, stage.simulator)
-        config = _configured(
-            home / "holdfast.toml", stages, {"agent": agent, "hook_listen": f"{HOST}:{port}"}
-        )
+        gateway = {"agent": agent, "hook_listen": f"{HOST}:{port}"}
+        config = write(home / "holdfast.toml", document(stages, gateway, POLICY))
         users = _users(config, stages)
         made = plan(seed, seconds, [one.role for one in users.values()])
         (home / "plan.json").write_text(json.dumps(dataclasses.asdict(made)))
@@ -248,37 +247,6 @@ def _hasten(name: str, simulator: Any) -> None:
     if name == "qqbot":
         bucket = simulator.gateway_bucket
         simulator.gateway_bucket = type(bucket)(1_000.0, 1_000.0)
-
-
-def _configured(path: Path, stages: Mapping[str, Stage], gateway: dict[str, Any]) -> Config:
-    """Write the configuration, one account per stage, and read it."""
-    tables = {name: {**stage.account(), "policy": POLICY} for name, stage in stages.items()}
-    if "whatsapp" in stages:  # the one platform that is asked whether it calls us, and where
-        gateway = {**gateway, "hook_url": stages["whatsapp"].cable.hook_url}
-    document = {"gateway": gateway, "accounts": tables}
-    path.touch(mode=0o600)
-    path.write_text(_toml({"gateway": gateway} | {f"accounts.{n}": t for n, t in tables.items()}))
-    return build(document, path)
-
-
-def _toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of plain values as TOML, whose basic strings are those of JSON."""
-
-    def value(given: Any) -> str:
-        if isinstance(given, Mapping):
-            return "{ " + ", ".join(f"{k} = {value(v)}" for k, v in given.items()) + " }"
-        return json.dumps(given)
-
-    return "\n".join(
-        f"[{name}]\n" + "".join(f"{key} = {value(given)}\n" for key, given in table.items())
-        for name, table in tables.items()
-    )
-
-
-def _free_port() -> int:
-    """A port that stays the gateway's over all its lives."""
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _now() -> float:

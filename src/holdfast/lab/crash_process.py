@@ -100,6 +100,26 @@ class Process:
             self.accidents.append(code)
 
     @property
+    def alive(self) -> bool:
+        """Whether a life is under way."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        """The present life's process id. Raises RuntimeError when there is none."""
+        if self._process is None:
+            raise RuntimeError("the process was never started")
+        return self._process.pid
+
+    def freeze(self) -> None:
+        """SIGSTOP to the present life."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        os.killpg(self.pid, signal.SIGCONT)
+
+    @property
     def journal(self) -> Path:
         """The journal's database."""
         return self.config.with_name("state") / JOURNAL

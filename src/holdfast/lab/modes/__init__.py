@@ -1,0 +1,10 @@
+"""The ninety modes, by id, in the order of the paper that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from holdfast.lab.mode import Mode
+from holdfast.lab.modes import silent
+
+MODES: Mapping[str, Mode] = {mode.id: mode for mode in (*silent.MODES,)}

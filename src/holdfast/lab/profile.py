@@ -1,0 +1,70 @@
+"""What a platform can play in the lab, and what can not happen on it, with the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from holdfast.lab.cast import CAST
+from holdfast.lab.injection import Injection
+from holdfast.lab.mode import SILENCE, Mode, Play
+
+
+def _links(simulator: Any) -> int:
+    return int(simulator.count("link-open"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One platform. Raises ValueError when a play is neither carried out nor declined, or both."""
+
+    platform: str
+    plays: Mapping[Play, Injection[Any]]
+    lacks: Mapping[Play, str]
+    """Play -> why it can not happen here: a property of the platform, as its papers tell."""
+    excused: Mapping[str, str] = field(default_factory=dict)
+    """Mode -> why it can not happen here, where no play says so."""
+    replays: bool = False
+    """The platform keeps what is missed: no reported gap excuses a loss."""
+    ordered: bool = True
+    """It hands messages over in the order in which they were said."""
+    idempotent: bool = False
+    """A send repeated with the same key arrives once."""
+    silence: float = SILENCE
+    redelivery: float = 0.0
+    """Seconds after which it repeats, by itself, what nobody has acknowledged."""
+    first_wait: float = 1.0
+    """Seconds of its preset's first back-off: no recovery can be asked for sooner."""
+    retry_after: float | None = None
+    """Seconds that `Play.THROTTLE` asks for; None where the platform does not say."""
+    links: Callable[[Any], int] = _links
+    """How many ways in the bot has opened, from a simulator."""
+
+    def __post_init__(self) -> None:
+        both = self.plays.keys() & self.lacks.keys()
+        neither = set(Play) - self.plays.keys() - self.lacks.keys()
+        if both or neither:
+            names = ", ".join(sorted(play.name for play in both | neither))
+            raise ValueError(f"{self.platform} must either play or decline: {names}")
+
+    def excuse(self, mode: Mode, variant: str) -> str | None:
+        """Why a mode can not happen here; None when it can."""
+        if mode.only is not None and self.platform not in mode.only:
+            return mode.elsewhere
+        if mode.id in self.excused:
+            return self.excused[mode.id]
+        asked = (need for need in mode.needs(variant) if isinstance(need, Play))
+        missing = sorted((play for play in asked if play in self.lacks), key=lambda p: p.name)
+        return self.lacks[missing[0]] if missing else None
+
+
+@cache
+def profile(platform: str) -> Profile:
+    """The profile of a platform. Raises KeyError for one that nobody plays."""
+    if platform not in CAST:
+        raise KeyError(f"no platform {platform!r}; there are: {', '.join(CAST)}")
+    found: Profile = import_module(f"holdfast.lab.profiles.{platform}").PROFILE
+    return found

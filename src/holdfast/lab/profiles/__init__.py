@@ -1,0 +1,1 @@
+"""What each platform can play: a module a platform, each with its `PROFILE`."""

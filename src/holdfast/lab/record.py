@@ -1,0 +1,126 @@
+"""What the lab wrote down about one account while a mode was played; no clock, no I/O.
+
+The truth (what was really deaf) stands beside what the subject published, and both are dated by
+the same clock, so that a verdict needs nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from holdfast.lab.checker import History
+from holdfast.lab.subjects import Left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """From ``at`` until the next moment this was so."""
+
+    at: float
+    """Seconds on the loop's clock."""
+    state: str | None
+    """What was published; None when nothing was."""
+    deaf: bool
+    """The truth: an event would not have reached the bot."""
+    generation: int | None = None
+    kind: str = ""
+    code: str = ""
+    attempt: int = 0
+    flapping: bool = False
+    attention: bool = False
+
+
+@dataclass(slots=True)
+class Fault:
+    """One fault that was inflicted, and how it went. Times on the loop's clock."""
+
+    name: str
+    began: float
+    healed: float | None = None
+    noticed: float | None = None
+    recovered: float | None = None
+
+    @property
+    def detection(self) -> float | None:
+        """Seconds until the status said so; None if it never did."""
+        return None if self.noticed is None else self.noticed - self.began
+
+    @property
+    def recovery(self) -> float | None:
+        """Seconds from the healing until connected and listening; None if it never was."""
+        if self.recovered is None or self.healed is None:
+            return None
+        return max(0.0, self.recovered - self.healed)
+
+
+@dataclass(slots=True)
+class Record:
+    """All that is known of one account of one play."""
+
+    account: str
+    moments: list[Moment] = field(default_factory=list)
+    """Changes only, in the order of time."""
+    faults: list[Fault] = field(default_factory=list)
+    opens: list[float] = field(default_factory=list)
+    """When attempts to log in began."""
+    absences: list[tuple[float, float]] = field(default_factory=list)
+    """Times in which the subject was dead, frozen or blocked and could not have told anything."""
+    broken: list[str] = field(default_factory=list)
+    """What a step found otherwise than it must be, in words."""
+    history: History | None = None
+    """What was said, answered, kept and reported."""
+    publishes: bool = True
+    began: float = 0.0
+    ended: float = 0.0
+
+    def follow(self, moment: Moment) -> None:
+        """Take note of how things are now. Only what has changed is kept."""
+        last = self.moments[-1] if self.moments else None
+        if moment.generation is not None and moment.generation != (last and last.generation):
+            self.opens.append(moment.at)
+        if last is None or not _same(last, moment):
+            self.moments.append(moment)
+        for fault in self.faults:
+            self._date(fault, moment)
+
+    def _date(self, fault: Fault, moment: Moment) -> None:
+        if fault.noticed is None and self._told(fault, moment):
+            fault.noticed = moment.at
+        up = moment.state in (None, "connected") and not moment.deaf
+        if fault.healed is not None and fault.recovered is None and up:
+            fault.recovered = moment.at
+
+    def _told(self, fault: Fault, moment: Moment) -> bool:
+        """Whether the status has said that something is wrong: by its state, or by having begun
+        anew since, for a reader may be too slow to see the moment between."""
+        if moment.state not in (None, "connected"):
+            return True
+        before = [m.generation for m in self.moments if m.at <= fault.began and m.generation]
+        return bool(before and moment.generation and moment.generation > before[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How the subject as a whole went."""
+
+    stop_s: float
+    """Seconds its last stop took."""
+    before: Left
+    """In use before it was started."""
+    after: Left
+    """In use after it had stopped."""
+    accidents: Sequence[str] = ()
+    """What went wrong with the subject itself: an exit, a traceback."""
+
+
+def _same(a: Moment, b: Moment) -> bool:
+    return (a.state, a.deaf, a.generation, a.kind, a.code, a.flapping, a.attention) == (
+        b.state,
+        b.deaf,
+        b.generation,
+        b.kind,
+        b.code,
+        b.flapping,
+        b.attention,
+    )

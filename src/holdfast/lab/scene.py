@@ -1,0 +1,301 @@
+"""One play of one mode: stages, users, a subject between them, and the notes that are taken.
+
+A scene knows the truth (what was said and heard, when the way was really open) from the simulators
+and cables alone. What the subject says of itself it only writes down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from holdfast.lab.checker import Answer, History, Question
+from holdfast.lab.faults.relay import Mode as Network
+from holdfast.lab.faults.relay import Relay
+from holdfast.lab.injection import play
+from holdfast.lab.mode import Clock, Mode, Play
+from holdfast.lab.profile import Profile
+from holdfast.lab.record import Fault, Moment, Record
+from holdfast.lab.stage import Stage
+from holdfast.lab.subjects import Running
+
+FINE, COARSE = 0.1, 1.0
+"""Seconds between two looks: while something happens, and while simulated hours pass."""
+
+BUSY: Final = 30.0
+"""Seconds after the last news in which something is taken to happen still."""
+
+SETTLE: Final = 180.0
+"""Seconds in which everything said must be accounted for in the end, a platform's redelivery not
+counted: the sender's own ladder takes its time."""
+
+PATIENCE: Final = 90.0
+"""Seconds beyond what is expected for which a play waits before it calls a thing never."""
+
+
+class Seat:
+    """One account: its platform, its cable, its users, and its record."""
+
+    def __init__(self, stage: Stage, profile: Profile) -> None:
+        self.stage, self.profile = stage, profile
+        self.record = Record(stage.name)
+        self.said: list[Question] = []
+        self.heard: list[Answer] = []
+        self.heard_at: dict[str, float] = {}
+        """Token -> when its first answer came."""
+        self.waiting: set[tuple[str, str]] = set()
+        self.gaps: list[tuple[float, float]] = []
+        """As published, Unix seconds."""
+        self._read = 0
+        self._struck: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The account's name."""
+        return self.stage.name
+
+    @property
+    def simulator(self) -> Any:
+        """The platform."""
+        return self.stage.simulator
+
+    # -- users --------------------------------------------------------------------------------
+
+    def say(self, wall: float, chat: str, ask: str, **more: Any) -> str:
+        """Somebody says what was never said before; returns its token."""
+        token = f"{self.name}-{len(self.said) + 1}"
+        group = chat.startswith("team") and self.stage.groups
+        self.said.append(Question(token=token, chat=chat, at=wall))
+        self.waiting.add((chat, token))
+        sender = "ann" if group else chat
+        text = f"{ask} number {token}".strip()
+        self.simulator.say(text, chat=chat, sender=sender, group=group, **more)
+        return token
+
+    def listen(self, now: float) -> bool:
+        """Take note of the answers that have come since the last look; whether there were any."""
+        heard = self.simulator.heard[self._read :]
+        self._read += len(heard)
+        for one in heard:
+            words = one.text.split()
+            answer = Answer(token=words[-1] if words else "", chat=one.chat)
+            if one.edit_of is None:
+                self.heard.append(answer)
+            self.heard_at.setdefault(answer.token, now)
+            self.waiting.discard((answer.chat, answer.token))
+        return bool(heard)
+
+    def unaccounted(self) -> int:
+        """Messages that are neither answered nor, where the platform replays nothing, in a gap."""
+        if self.profile.replays:
+            return len(self.waiting)
+        return sum(
+            not any(since <= asked.at <= until for since, until in self.gaps)
+            for asked in self.said
+            if (asked.chat, asked.token) in self.waiting
+        )
+
+    # -- network ------------------------------------------------------------------------------
+
+    def throw(self, switch: Callable[..., None], *args: Any) -> None:
+        """Throw a switch of the cable."""
+        self.stage.cable(switch, *args)
+        holed = self.stage.relay.mode in (Network.HOLE, Network.HOLE_IN)
+        self._struck = self.profile.links(self.simulator) if holed else None
+
+    def heal(self) -> None:
+        """Put the cable back."""
+        self.stage.cable.heal()
+        self._struck = None
+
+    def deaf(self) -> bool:
+        """The truth: would an event that occurs now not reach the account?"""
+        if self.stage.relay.mode in (Network.CUT, Network.REFUSE, Network.STALL, Network.DRIP):
+            return True
+        if self._struck is not None and self.profile.links(self.simulator) == self._struck:
+            return True  # the platform believes in a link of which nothing arrives
+        return not self.stage.simulator.listening()
+
+
+class Scene:
+    """A play under way. Made by `holdfast.lab.engine`."""
+
+    def __init__(
+        self,
+        mode: Mode,
+        seats: Mapping[str, Seat],
+        running: Running,
+        *,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.mode, self.running = mode, running
+        self.seats = dict(seats)
+        self.seat = next(iter(self.seats.values()))
+        """The account that a mode is about."""
+        self.tell = tell
+        self.stop_s = 0.0
+        """The longest stop so far."""
+        self.notes: dict[str, Any] = {}
+        """What a step leaves for a later one."""
+        self._news = self.now()
+        self._looked = asyncio.Event()
+        self._wall = time.time() - self.now()
+        running.on_change = self.look
+
+    # -- clocks -------------------------------------------------------------------------------
+
+    @staticmethod
+    def now() -> float:
+        """Seconds on the loop's clock."""
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        """Unix seconds that pass as the loop's do."""
+        return self._wall + self.now()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether time jumps when nothing is left to do."""
+        return self.mode.clock is Clock.SIMULATED
+
+    # -- notes --------------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Look for ever: often while something happens, in simulated hours less often."""
+        while True:
+            self.look()
+            idle = self.simulated and self.now() - self._news > BUSY
+            await asyncio.sleep(COARSE if idle else FINE)
+
+    def look(self) -> None:
+        """Write down how things are now."""
+        now = self.now()
+        for seat in self.seats.values():
+            news = seat.listen(now)
+            before = len(seat.record.moments)
+            seat.record.follow(self._moment(seat, now))
+            if news or len(seat.record.moments) != before:
+                self._news = now
+        self._looked.set()
+
+    def _moment(self, seat: Seat, now: float) -> Moment:
+        reading = self.running.read(seat.name)
+        if reading is None:
+            return Moment(at=now, state=None, deaf=seat.deaf())
+        if reading.gap is not None and reading.gap not in seat.gaps:
+            seat.gaps.append(reading.gap)
+        return Moment(
+            at=now,
+            state=reading.state,
+            deaf=seat.deaf(),
+            generation=reading.generation,
+            kind=reading.kind,
+            code=reading.code,
+            attempt=reading.attempt,
+            flapping=reading.flapping,
+            attention=reading.attention,
+        )
+
+    async def until(self, condition: Callable[[], bool], within: float) -> bool:
+        """Wait until a condition on the notes holds; False when it did not in time."""
+        self._news = self.now()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while not condition():
+                    self._looked.clear()
+                    await self._looked.wait()
+                return True
+        return condition()
+
+    def object(self, what: str, seat: Seat | None = None) -> None:
+        """Something is otherwise than it must be."""
+        (seat or self.seat).record.broken.append(what)
+
+    # -- faults -------------------------------------------------------------------------------
+
+    def strike(self, name: str, seat: Seat | None = None) -> Fault:
+        """A fault begins now."""
+        fault = Fault(name, self.now())
+        (seat or self.seat).record.faults.append(fault)
+        self._news = self.now()
+        self.tell(f"{(seat or self.seat).name}: {name}")
+        return fault
+
+    async def play(self, what: Play, seat: Seat | None = None) -> None:
+        """Let the platform misbehave."""
+        seat = seat or self.seat
+        await play(seat.simulator, seat.profile.plays[what])
+
+    def heal(self) -> None:
+        """End every fault of network and platform that lasts."""
+        for seat in self.seats.values():
+            seat.heal()
+            seat.simulator.faults.clear()
+            for fault in seat.record.faults:
+                fault.healed = self.now() if fault.healed is None else fault.healed
+        self._news = self.now()
+        self.tell("healed")
+
+    def open_faults(self) -> list[Fault]:
+        """Faults that are not recovered from."""
+        records = (seat.record for seat in self.seats.values())
+        return [fault for record in records for fault in record.faults if not fault.recovered]
+
+    # -- the subject --------------------------------------------------------------------------
+
+    def absent(self, since: float) -> None:
+        """From then until now the subject could have told nothing."""
+        for seat in self.seats.values():
+            seat.record.absences.append((since, self.now()))
+
+    async def stop(self) -> None:
+        """Let the subject end as its users end it."""
+        self.stop_s = max(self.stop_s, await self.running.stop())
+
+    # -- the end ------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Mend everything and wait until all that was said is accounted for."""
+        self.heal()
+        redelivery = max(seat.profile.redelivery for seat in self.seats.values())
+        await self.until(self._accounted_for, (SETTLE if self.simulated else 60.0) + redelivery)
+        await self.until(lambda: False, 2 * COARSE)  # a double would come now
+
+    def _accounted_for(self) -> bool:
+        return not any(seat.unaccounted() for seat in self.seats.values())
+
+    async def close(self, began: float) -> None:
+        """Stop the subject and complete the records."""
+        ended = self.now()
+        await self.stop()
+        for seat in self.seats.values():
+            seat.listen(self.now())
+            seat.record.began, seat.record.ended = began, ended
+            seat.record.publishes = self.running.publishes
+            seat.record.history = History(
+                account=seat.name,
+                said=seat.said,
+                heard=seat.heard,
+                rows=await self.running.rows(seat.name),
+                gaps=[*seat.gaps, *await self.running.gaps(seat.name)],
+                replays=seat.profile.replays and not self.mode.expect.gap,
+                ordered=seat.profile.ordered,
+            )
+
+
+SWITCHES: Final[Mapping[str, Callable[..., None]]] = {
+    "hole": Relay.hole,
+    "hole_in": Relay.hole_in,
+    "cut": Relay.cut,
+    "refuse": Relay.refuse,
+    "rst": Relay.rst,
+    "fin": Relay.fin,
+    "stall": Relay.stall,
+    "late": Relay.late,
+    "drip": Relay.drip,
+    "idle_drop": Relay.idle_drop,
+}
+"""Name -> what a cable can do (T1)."""

@@ -1,0 +1,319 @@
+"""The words of which modes are made. Each gives a `Step`: what is said of it, and how it is done.
+
+Waits give up after what is expected and some patience, and leave the verdict to the judge: a
+subject that never comes back must be measured as well as one that does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from holdfast.lab.faults.blocker import stall_virtual
+from holdfast.lab.mode import SILENCE, Ability, Play, Step
+from holdfast.lab.scene import PATIENCE, SWITCHES, Scene
+from holdfast.testing import VirtualTimeLoop
+
+ANSWER = 30.0
+"""Seconds in which a healthy bot must have answered: some platforms let it speak once a second."""
+
+READY = 60.0
+"""Seconds in which an account must connect when nothing is wrong."""
+
+
+def _step(words: str, do: Any, *needs: Play | Ability) -> Step:
+    return Step(words, do, frozenset(needs))
+
+
+def _seat(scene: Scene, number: int) -> Any:
+    return list(scene.seats.values())[number]
+
+
+# -- life ------------------------------------------------------------------------------------------
+
+
+def start() -> Step:
+    """Start the subject without waiting for anything."""
+
+    async def do(scene: Scene) -> None:
+        await scene.running.start()
+
+    return _step("start", do)
+
+
+def connected(within: float = READY) -> Step:
+    """Start the subject if need be, and wait until every account is connected and listening."""
+
+    async def do(scene: Scene) -> None:
+        await scene.running.start()
+        up = await scene.until(lambda: all(map(is_up, scene.seats.values())), within)
+        if not up:
+            scene.object(f"not connected within {within:g} s")
+
+    return _step("connect", do)
+
+
+def is_up(seat: Any) -> bool:
+    """Whether an account is connected, as far as it is told, and listening."""
+    last = seat.record.moments[-1] if seat.record.moments else None
+    return last is not None and last.state in (None, "connected") and not last.deaf
+
+
+def stop() -> Step:
+    """Stop the subject as its users do."""
+
+    async def do(scene: Scene) -> None:
+        await scene.stop()
+
+    return _step("stop the bot", do)
+
+
+def kill() -> Step:
+    """SIGKILL."""
+
+    async def do(scene: Scene) -> None:
+        scene.notes["gone"] = scene.now()
+        await scene.running.kill()
+
+    return _step("kill the bot with SIGKILL", do, Ability.KILL)
+
+
+def again(within: float = READY) -> Step:
+    """Start the subject again after its death, and wait until it is connected."""
+
+    async def do(scene: Scene) -> None:
+        await scene.running.start()
+        scene.absent(scene.notes.pop("gone", scene.now()))
+        if not await scene.until(lambda: all(map(is_up, scene.seats.values())), within):
+            scene.object(f"not connected again within {within:g} s")
+
+    return _step("start it again", do)
+
+
+def freeze(seconds: float) -> Step:
+    """SIGSTOP, and SIGCONT so much later."""
+
+    async def do(scene: Scene) -> None:
+        began = scene.now()
+        await scene.running.freeze()
+        await asyncio.sleep(seconds)
+        await scene.running.thaw()
+        scene.absent(began)
+
+    return _step(f"freeze the bot for {seconds:g} s", do, Ability.FREEZE)
+
+
+def stall(seconds: float) -> Step:
+    """Block the bot's event loop."""
+
+    async def do(scene: Scene) -> None:
+        began = scene.now()
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, VirtualTimeLoop):
+            stall_virtual(loop, seconds)
+        else:
+            await scene.running.stall(seconds)
+        scene.absent(began)
+
+    return _step(f"block the bot's event loop for {seconds:g} s", do, Ability.STALL)
+
+
+def order(verb: str) -> Step:
+    """An operator's order."""
+
+    async def do(scene: Scene) -> None:
+        await scene.running.order(verb, scene.seat.name)
+
+    return _step(f"an operator says {verb}", do, Ability.CONTROL)
+
+
+# -- people ----------------------------------------------------------------------------------------
+
+
+def say(
+    times: int = 1, *, chat: str = "ann", ask: str = "", every: float = 0.0, seat: int = 0
+) -> Step:
+    """Users speak. Chats whose name begins with ``team`` are groups where there are any."""
+
+    async def do(scene: Scene) -> None:
+        for number in range(times):
+            if number:
+                await asyncio.sleep(every)
+            _seat(scene, seat).say(scene.wall(), chat, ask)
+
+    what = f"{times} messages" if times > 1 else "a message"
+    words = f"{what} in {chat}" + (f" asking {ask}" if ask else "")
+    return _step(words, do, *([Ability.AGENT] if ask else []))
+
+
+def answered(within: float = ANSWER, *, chat: str | None = None) -> Step:
+    """Everything said so far, in a chat or in all, is answered."""
+
+    async def do(scene: Scene) -> None:
+        def done() -> bool:
+            return not any(
+                at == chat or chat is None
+                for seat in scene.seats.values()
+                for at, _ in seat.waiting
+            )
+
+        if not await scene.until(done, within):
+            left = sum(len(seat.waiting) for seat in scene.seats.values())
+            scene.object(f"{left} messages not answered within {within:g} s")
+
+    where = f" in {chat}" if chat else ""
+    return _step(f"everything{where} is answered within {within:g} s", do)
+
+
+def accounted_for(within: float = ANSWER) -> Step:
+    """Everything said so far is answered, or in a reported gap where the platform keeps nothing."""
+
+    async def do(scene: Scene) -> None:
+        def done() -> bool:
+            return not any(seat.unaccounted() for seat in scene.seats.values())
+
+        if not await scene.until(done, within):
+            left = sum(seat.unaccounted() for seat in scene.seats.values())
+            scene.object(f"{left} messages neither answered nor reported within {within:g} s")
+
+    return _step(f"everything is answered or reported missing within {within:g} s", do)
+
+
+def quiet(seconds: float) -> Step:
+    """Nothing more is answered for a while."""
+
+    async def do(scene: Scene) -> None:
+        before = len(scene.seat.heard)
+        await asyncio.sleep(seconds)
+        scene.look()
+        if len(scene.seat.heard) > before:
+            scene.object(f"{len(scene.seat.heard) - before} answers too many")
+
+    return _step(f"nothing more is said for {seconds:g} s", do)
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+
+def network(switch: str, *args: Any, fault: bool = True, everywhere: bool = False) -> Step:
+    """Break the network of the first account, or of every one, see `SWITCHES`."""
+
+    async def do(scene: Scene) -> None:
+        for seat in scene.seats.values() if everywhere else [scene.seat]:
+            seat.throw(SWITCHES[switch], *args)
+            if fault:
+                scene.strike(f"network: {switch}", seat)
+        scene.look()
+
+    return _step(f"network: {switch} {' '.join(map(str, args))}".rstrip(), do)
+
+
+def platform(what: Play, *, fault: bool = True) -> Step:
+    """Let the platform misbehave; ``fault``: from now on the account is not well."""
+
+    async def do(scene: Scene) -> None:
+        if fault:
+            scene.strike(f"platform: {what.name}")
+        await scene.play(what)
+        scene.look()
+
+    return _step(f"let the platform {what.value}", do, what)
+
+
+def server(up: bool) -> Step:
+    """Stop the platform's server, or start it again."""
+
+    async def do(scene: Scene) -> None:
+        if up:
+            await scene.seat.simulator.start()
+        else:
+            scene.strike("the server is down")
+            await scene.seat.simulator.stop()
+
+    return _step("start the server again" if up else "stop the server", do)
+
+
+def heal() -> Step:
+    """Mend network and platform."""
+
+    async def do(scene: Scene) -> None:
+        scene.heal()
+
+    return _step("mend everything", do)
+
+
+# -- waits -----------------------------------------------------------------------------------------
+
+
+def wait(seconds: float) -> Step:
+    """Let time pass."""
+
+    async def do(scene: Scene) -> None:
+        await asyncio.sleep(seconds)
+
+    return _step(f"wait {seconds:g} s", do)
+
+
+def noticed() -> Step:
+    """Wait until the status says otherwise than connected."""
+
+    async def do(scene: Scene) -> None:
+        if not scene.running.publishes:
+            await asyncio.sleep(SILENCE)
+            return
+        limit = (scene.mode.expect.detect or SILENCE) + PATIENCE
+        await scene.until(lambda: all(f.noticed for f in scene.open_faults()), limit)
+
+    return _step("it is noticed", do)
+
+
+def recovered() -> Step:
+    """Wait until every fault is recovered from."""
+
+    async def do(scene: Scene) -> None:
+        limit = (scene.mode.expect.recover or SILENCE) + PATIENCE
+        await scene.until(lambda: not scene.open_faults(), limit)
+
+    return _step("it is connected again", do)
+
+
+def blocked(within: float = SILENCE) -> Step:
+    """Wait until a person is called: fatal, with attention."""
+
+    async def do(scene: Scene) -> None:
+        def done() -> bool:
+            last = scene.seat.record.moments[-1]
+            return last.state == "fatal" and last.attention
+
+        if scene.running.publishes and not await scene.until(done, within):
+            last = scene.seat.record.moments[-1]
+            scene.object(f"nobody was called within {within:g} s: {last.state} {last.code}")
+
+    return _step(f"a person is called within {within:g} s", do, Ability.STATUS)
+
+
+def stays(state: str, seconds: float) -> Step:
+    """The published state does not change for a while."""
+
+    async def do(scene: Scene) -> None:
+        def other() -> bool:
+            last = scene.seat.record.moments[-1]
+            return last.state not in (None, state)
+
+        if await scene.until(other, seconds):
+            scene.object(f"{scene.seat.record.moments[-1].state}, not {state} for {seconds:g} s")
+
+    return _step(f"it stays {state} for {seconds:g} s", do)
+
+
+def attempts(at_most: int, since: str = "fault") -> Step:
+    """No more attempts than so many since the last fault began."""
+
+    async def do(scene: Scene) -> None:
+        faults = scene.seat.record.faults
+        began = faults[-1].began if faults else scene.seat.record.moments[0].at
+        made = sum(at > began for at in scene.seat.record.opens)
+        if made > at_most:
+            scene.object(f"{made} attempts, {at_most} are allowed")
+
+    return _step(f"at most {at_most} attempts since the {since}", do)
