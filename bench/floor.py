@@ -114,7 +114,8 @@ class Journal:
     def _settle(self, jobs: list[Job], rows: list[int]) -> None:
         self._begin()
         for (_, done), row in zip(jobs, rows, strict=True):
-            done.set_result(row)
+            if not done.cancelled():
+                done.set_result(row)
 
 
 async def handler(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import shutil
 from dataclasses import MISSING, fields
@@ -14,12 +13,26 @@ from tools import generate_docs
 
 from holdfast.adapters import BUILT_IN, find
 from holdfast.cli import parser
-from holdfast.cli.exits import Exit
-from holdfast.config import AccountKeys, GatewaySettings
+from holdfast.config import (
+    AccountKeys,
+    AccountWay,
+    AlertSettings,
+    CommandWay,
+    GatewaySettings,
+    HookWay,
+    WebSettings,
+)
+from holdfast.observe.alert_words import AlertDocument, AlertLine
+from holdfast.observe.history import Uptime
+from holdfast.observe.incidents import Action, Incident, Moment
+from holdfast.observe.metrics import METRICS
 from holdfast.observe.status import AccountStatus, CauseStatus, ProofStatus, Status
 from holdfast.supervision import RULES, Policy, Published
 from holdfast.supervision.policy import preset
-from holdfast.web import api
+from holdfast.web.events import Event
+from holdfast.web.guard import Refusal
+from holdfast.web.probes import NotReady, Readiness
+from holdfast.web.server import table as operations
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -105,10 +118,24 @@ def test_a_wrong_marker_is_told_and_nothing_is_written(
     [
         GatewaySettings,
         AccountKeys,
+        AlertSettings,
+        AccountWay,
+        HookWay,
+        CommandWay,
+        AlertDocument,
+        AlertLine,
         Status,
         AccountStatus,
         CauseStatus,
         ProofStatus,
+        WebSettings,
+        Incident,
+        Moment,
+        Uptime,
+        Action,
+        Event,
+        Readiness,
+        NotReady,
         *(find(name, "").Settings for name in BUILT_IN),
     ],
 )
@@ -172,14 +199,29 @@ def test_every_state_and_cause_is_documented() -> None:
         assert f"| `{kind.value}` |" in text
 
 
+def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
+    text = (DOCS / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(holdfast_\w+)` \| (\w+) \| ([^|]+) \| ([^|]+) \|", text, re.MULTILINE)
+    assert [row[:3] for row in rows] == [
+        (
+            metric.name,
+            metric.type.value,
+            ", ".join(f"`{label}`" for label in metric.labels) or "none",
+        )
+        for metric in METRICS
+    ]
+    for name, _, _, unit in rows:
+        assert ("_seconds" in name) == (unit == "seconds"), name
+
+
 def test_every_request_of_the_api_is_documented() -> None:
-    text = (DOCS / "cli.md").read_text(encoding="utf-8")
-    source = inspect.getsource(api.Api.add_to)
-    routes = re.findall(r"web\.(get|post)\((PREFIX|account)(?: \+ \"([^\"]+)\")?", source)
-    assert len(routes) == 9
-    for method, base, rest in routes:
-        path = ("/api/v1" if base == "PREFIX" else "/api/v1/accounts/{name}") + rest
-        assert f"`{method.upper()} {path}`" in text
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    told = operations()
+    assert len(told) >= 25
+    for why in Refusal:
+        assert f"| `{why.value}` |" in text
+    for one in told:
+        assert f"| `{one.method} {one.path}` | {one.about}" in text
 
 
 def test_examples_of_configurations_are_true(
@@ -196,19 +238,3 @@ def test_examples_of_configurations_are_true(
         path = tmp_path / "holdfast.toml"
         path.write_text(example, encoding="utf-8")
         assert load(path).accounts
-
-
-# -- the service unit -----------------------------------------------------------------------------
-
-
-def test_the_service_unit_never_gives_up_but_on_a_bad_configuration() -> None:
-    lines = (ROOT / "deploy" / "holdfast.service").read_text(encoding="utf-8").splitlines()
-    for line in (
-        "Type=notify",
-        "WatchdogSec=30",
-        "Restart=always",
-        "RestartSec=1s",
-        "StartLimitIntervalSec=0",
-        f"RestartPreventExitStatus={Exit.CONFIG.value}",
-    ):
-        assert line in lines

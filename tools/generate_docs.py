@@ -9,6 +9,7 @@ Everything outside is written by hand and left alone. Every block stands in exac
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import re
 import sys
@@ -27,12 +28,27 @@ from holdfast.adapter import Secret
 from holdfast.adapters import BUILT_IN, find
 from holdfast.cli import parser
 from holdfast.cli.exits import Exit
-from holdfast.config import AccountKeys, GatewaySettings
+from holdfast.config import (
+    AccountKeys,
+    AccountWay,
+    AlertSettings,
+    CommandWay,
+    GatewaySettings,
+    HookWay,
+    WebSettings,
+)
 from holdfast.conformance import Bench, Suite, expected_rows, to_markdown
 from holdfast.conformance.bench import SILENCE
+from holdfast.observe.alert_words import AlertDocument, AlertLine
+from holdfast.observe.history import Uptime
+from holdfast.observe.incidents import Action, Incident, Moment
 from holdfast.observe.status import AccountStatus, CauseStatus, ProofStatus, Status
 from holdfast.supervision import PRESETS, RULES, Kind, Policy, Published, State
 from holdfast.supervision.states import ACTS, diagram
+from holdfast.web.events import Event
+from holdfast.web.guard import Refusal
+from holdfast.web.probes import NotReady, Readiness
+from holdfast.web.server import table as operations
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -188,6 +204,63 @@ def members(kind: type) -> str:
     return table("| Field | Meaning |\n|---|---|", rows)
 
 
+# -- the blocks of api.md -------------------------------------------------------------------------
+
+
+def requests() -> str:
+    """Every request of the API."""
+    rows = (
+        (
+            f"`{one.method} {one.path}`",
+            one.about + (" Only on the control socket." if one.local else ""),
+            ", ".join(f"`{query.name}`" for query in one.query),
+            f"`{one.body.__name__}`" if one.body else "",
+            f"`{_spelled(one.answer)}`",
+        )
+        for one in operations()
+    )
+    return table("| Request | What it does | Query | Body | Answer |\n|---|---|---|---|---|", rows)
+
+
+def _spelled(kind: Any) -> str:
+    """A type as it is written in an annotation."""
+    return kind.__name__ if isinstance(kind, type) and "[" not in repr(kind) else _short(repr(kind))
+
+
+def _short(text: str) -> str:
+    return re.sub(r"[\w.]+\.(\w+)", r"\1", text)
+
+
+def refusals() -> str:
+    """Why requests are refused."""
+    about = attribute_docs(Refusal)
+    rows = ((f"`{why.value}`", about[why.name]) for why in Refusal)
+    return table("| Reason | What was refused |\n|---|---|", rows)
+
+
+# -- the block of mcp.md --------------------------------------------------------------------------
+
+
+def mcp_tools() -> str:
+    """The tools of the MCP server, those that change nothing first."""
+    from holdfast.mcp.desk import Desk
+    from holdfast.mcp.server import build
+
+    tools = asyncio.run(build(Desk(Path())).list_tools())
+    rows = (
+        (
+            f"`{tool.name}`",
+            ", ".join(f"`{name}`" for name in tool.input_schema["properties"]),
+            " ".join((tool.description or "").split("\n\n")[0].split()),
+            "no" if tool.annotations and tool.annotations.read_only_hint else "yes",
+        )
+        for tool in tools
+    )
+    return table(
+        "| Tool | Arguments | What it is for | Changes anything |\n|---|---|---|---|", rows
+    )
+
+
 # -- the block of conformance.md ------------------------------------------------------------------
 
 
@@ -215,9 +288,16 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "policy": policy,
     "presets": presets,
     "gateway": partial(settings, GatewaySettings),
+    "web": partial(settings, WebSettings),
     "account": partial(settings, AccountKeys),
     **{f"platform-{name}": partial(settings, find(name, "").Settings) for name in BUILT_IN},
     "configurable-presets": configurable_presets,
+    "alerts": partial(settings, AlertSettings),
+    "alert-account": partial(settings, AccountWay),
+    "alert-hook": partial(settings, HookWay),
+    "alert-command": partial(settings, CommandWay),
+    "alert-document": partial(members, AlertDocument),
+    "alert-line": partial(members, AlertLine),
     "exits": exits,
     "commands": commands,
     "causes": causes,
@@ -225,7 +305,17 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "account-status": partial(members, AccountStatus),
     "cause-status": partial(members, CauseStatus),
     "proof-status": partial(members, ProofStatus),
+    "mcp-tools": mcp_tools,
     "conformance": conformance,
+    "api": requests,
+    "incident": partial(members, Incident),
+    "moment": partial(members, Moment),
+    "uptime": partial(members, Uptime),
+    "action": partial(members, Action),
+    "event": partial(members, Event),
+    "readiness": partial(members, Readiness),
+    "not-ready": partial(members, NotReady),
+    "refusals": refusals,
 }
 
 

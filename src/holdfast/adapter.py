@@ -180,7 +180,7 @@ class HttpReply:
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Looked up by names in lower case."""
     body: bytes
 
     def decode(self, kind: type[T]) -> T:
@@ -291,7 +291,7 @@ class Link(Protocol):
     resume: bool
     """Whether a stored session should be resumed; False demands a fresh login."""
     cursor: dict[str, Any]
-    """Position in the platform's stream, JSON values; stored by `deliver` and `commit`."""
+    """Position in the platform's stream, JSON values; stored with the messages it has passed."""
     http: Http
     """A client on a fresh connection pool that dies with this connection."""
 
@@ -354,6 +354,17 @@ class Link(Protocol):
     def hooks(self, path: str) -> AbstractAsyncContextManager[AsyncIterator[HookRequest]]:
         """Requests to ``path`` of the gateway's web hook server, one at a time."""
 
+    async def take(
+        self, message: Inbound | None, then: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """The message of a WebSocket frame (None: it has none), to be stored with its neighbours.
+
+        What has been taken is stored with the cursor in one transaction when the socket has no
+        further frame to hand over, at `deliver` and `commit`, and at the end of `run`. After that,
+        and in this order, each ``then`` is awaited: the place to acknowledge. Without a message
+        it waits only for those taken before; without a socket nothing waits. Raises StoreError.
+        """
+
     async def deliver(self, *messages: Inbound) -> None:
         """Store messages and cursor in one transaction; acknowledge to the platform only then.
 
@@ -361,7 +372,7 @@ class Link(Protocol):
         """
 
     async def commit(self) -> None:
-        """Store the cursor alone. Raises StoreError."""
+        """Store the cursor, with what has been taken so far. Raises StoreError."""
 
     def gap(self, reason: str, since: float | None = None) -> None:
         """Messages since then (Unix seconds; default: the last proof of life) may be missing."""

@@ -1,13 +1,13 @@
 """The configuration: one TOML file, checked as a whole before anything starts.
 
 Every mistake is one `ConfigError` line that says where it is, what is wrong and how to mend it.
-Secrets come from the environment or from files; the file itself needs to hold none.
+Secrets come from the environment, files or the system keyring; the file needs to hold none.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
+import ipaddress
 import re
 import stat
 import tomllib
@@ -23,6 +23,8 @@ from holdfast.adapter import Adapter, Secret, Settings
 from holdfast.adapters import find
 from holdfast.backlog import ALL, UNITS, Backlog
 from holdfast.errors import ConfigError
+from holdfast.observe.alerts import Rules
+from holdfast.secrets import Redaction, resolve
 from holdfast.store.protocol import DEDUPE_SECONDS
 from holdfast.supervision import Policy, PolicyError, preset
 
@@ -32,6 +34,9 @@ ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhd])")
 
 DEFAULT_FILE = "holdfast.toml"
+
+TOKEN_LENGTH = 16
+"""Least characters of the web token: with 64 possible ones each, that is 96 bits."""
 
 IN_PLACE = "the secret is written in the file"
 
@@ -80,6 +85,58 @@ class AccountKeys(msgspec.Struct, frozen=True, kw_only=True):
     """Overrides of the supervision policy."""
 
 
+class WebSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[web]`` table."""
+
+    listen: str = "127.0.0.1:8787"
+    """Address of the dashboard, the API, the metrics and the probes; ``""`` for none. Any other
+    than this machine's own demands a ``token``."""
+    url: str | None = None
+    """Public URL under which a proxy serves ``listen`` to others; demands a ``token``, too."""
+    token: Secret | None = None
+    """What callers must show: a secret of at least 16 characters."""
+
+
+class AlertSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[alerts]`` table; without one nobody is alerted."""
+
+    to: list[dict[str, Any]]
+    """Whom to tell: tables of the kinds below, in the order in which accounts are tried."""
+    after: float = 180.0
+    """How long an account must be down before that is told: seconds, or ``"3m"``."""
+    remind: float = 3_600.0
+    """How often it is said again that a person must act; at least ``"1m"``."""
+    group_window: float = 30.0
+    """How long an alert waits for others, which are then told in the same one."""
+
+
+class AccountWay(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to a chat, by an account that is connected."""
+
+    account: str
+    """Its name in this configuration; it never tells of itself that it is down."""
+    chat: str
+    """The platform's id of the chat."""
+
+
+class HookWay(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to a web hook."""
+
+    url: Secret
+    """Where to send the JSON document; like a secret, it may come from ``env`` or ``file``."""
+    secret: Secret | None = None
+    """Key of the signature; without it the request is not signed."""
+
+
+class CommandWay(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that gets the JSON document on its standard input."""
+
+    command: list[str]
+    """The program and its arguments; no shell is involved."""
+
+
+Way = AccountWay | HookWay | CommandWay
+
 S = TypeVar("S", bound=msgspec.Struct)
 
 AMBIGUOUS = ("resend", "hold", "drop")
@@ -101,6 +158,14 @@ class AccountConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertsConfig:
+    """Who is told of accounts in trouble, and when."""
+
+    rules: Rules
+    to: tuple[Way, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """A whole configuration that has passed every check."""
 
@@ -108,6 +173,8 @@ class Config:
     gateway: GatewaySettings
     accounts: dict[str, AccountConfig]
     warnings: tuple[str, ...] = ()
+    alerts: AlertsConfig | None = None
+    web: WebSettings = field(default_factory=WebSettings)
 
     @property
     def state_dir(self) -> Path:
@@ -155,8 +222,9 @@ def build(document: Mapping[str, Any], path: Path) -> Config:
     """Check a parsed configuration. Raises ConfigError."""
     where = str(path)
     for key in document:
-        if key not in ("gateway", "accounts"):
-            raise ConfigError(where, f"unknown table [{key}]", "known are [gateway], [accounts.*]")
+        if key not in ("gateway", "accounts", "alerts", "web"):
+            known = "known are [gateway], [accounts.*], [alerts], [web]"
+            raise ConfigError(where, f"unknown table [{key}]", known)
     gateway = _gateway(document.get("gateway", {}), f"{where}: [gateway]")
     tables = document.get("accounts", {})
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
@@ -178,7 +246,12 @@ def build(document: Mapping[str, Any], path: Path) -> Config:
             accounts[name] = account
     if not accounts:
         raise ConfigError(where, "every account has enabled = false")
-    return Config(path, gateway, accounts, tuple(warnings))
+    alerts = None
+    if "alerts" in document:
+        place = f"{where}: [alerts]"
+        alerts = _alerts(document["alerts"], set(accounts), place, path.parent, warnings)
+    web = _web(document.get("web", {}), f"{where}: [web]", path.parent, warnings)
+    return Config(path, gateway, accounts, tuple(warnings), alerts, web)
 
 
 def _gateway(table: Any, where: str) -> GatewaySettings:
@@ -202,6 +275,50 @@ def _gateway(table: Any, where: str) -> GatewaySettings:
     for key in ("hook_url", "proxy"):
         _check_url(getattr(settings, key), f"{where} {key}")
     return settings
+
+
+def _web(table: Any, where: str, base: Path, warnings: list[str]) -> WebSettings:
+    """The ``[web]`` table. Raises ConfigError."""
+    if isinstance(table, dict) and "token" in table:
+        if isinstance(table["token"], str):
+            warnings.append(f"{where} token: {IN_PLACE}")
+        table = {**table, "token": resolve(table["token"], f"{where} token", base)}
+    settings = _convert(table, WebSettings, where)
+    if not settings.listen:
+        return settings
+    host, _, port = settings.listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"{where} listen", f"{settings.listen!r} is not HOST:PORT")
+    _check_url(settings.url, f"{where} url")
+    if settings.token is None:
+        if not is_loopback(host) or settings.url is not None:
+            key, value = ("url", settings.url) if is_loopback(host) else ("listen", settings.listen)
+            raise ConfigError(
+                f"{where} {key}",
+                f"{value!r} lets other machines in, and there is no token",
+                'set token = { env = "HOLDFAST_WEB_TOKEN" }, or listen on 127.0.0.1 without url',
+            )
+    elif len(settings.token.reveal()) < TOKEN_LENGTH:
+        raise ConfigError(
+            f"{where} token",
+            f"is shorter than {TOKEN_LENGTH} characters",
+            "make one with `openssl rand -hex 32`",
+        )
+    elif not is_loopback(host) and not (settings.url or "").startswith("https:"):
+        warnings.append(
+            f"{where} listen: the token crosses the network in clear;"
+            " put a proxy with TLS before it and set url"
+        )
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on ``host``."""
+    name = host.strip("[]").lower()
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _duration(text: str, where: str) -> float:
@@ -232,7 +349,7 @@ def _account(
         if _is_secret(info.type) and info.name in own:
             if isinstance(own[info.name], str):
                 warnings.append(f"{where} {info.name}: {IN_PLACE}")
-            own[info.name] = _secret(own[info.name], f"{where} {info.name}", base)
+            own[info.name] = resolve(own[info.name], f"{where} {info.name}", base)
     settings = _convert(own, adapter.Settings, where, also=common)
     for info in msgspec.structs.fields(adapter.Settings):
         if info.name.endswith("url") or info.name == "homeserver":
@@ -257,6 +374,66 @@ def _account(
         ambiguous=keys.ambiguous,
         backlog=backlog,
     )
+
+
+def _alerts(
+    table: Any, accounts: set[str], where: str, base: Path, warnings: list[str]
+) -> AlertsConfig:
+    """The ``[alerts]`` table. Raises ConfigError."""
+    times = Rules.__dataclass_fields__
+    if isinstance(table, dict):
+        table = {
+            key: _duration(value, f"{where} {key}")
+            if key in times and isinstance(value, str)
+            else value
+            for key, value in table.items()
+        }
+    settings = _convert(table, AlertSettings, where)
+    for key, least in (("after", 1.0), ("remind", 60.0), ("group_window", 0.0)):
+        if not least <= getattr(settings, key) < float("inf"):
+            raise ConfigError(f"{where} {key}", f"must be at least {least:g} s", 'for example "5m"')
+    if not settings.to:
+        raise ConfigError(f"{where} to", "names nobody", f"add a table: {WAYS}")
+    to = tuple(
+        _way(one, accounts, f"{where} to[{i}]", base, warnings) for i, one in enumerate(settings.to)
+    )
+    telling = {way.account for way in to if isinstance(way, AccountWay)}
+    if len(telling) == 1 and all(isinstance(way, AccountWay) for way in to):
+        (only,) = telling
+        warnings.append(f"{where} to: nobody is told when {only} itself is down; add another way")
+    return AlertsConfig(Rules(**{key: getattr(settings, key) for key in times}), to)
+
+
+WAYS = '{ account = "NAME", chat = "ID" }, { url = "https://..." } or { command = ["PROGRAM"] }'
+
+
+def _way(
+    table: dict[str, Any], accounts: set[str], where: str, base: Path, warnings: list[str]
+) -> Way:
+    kinds: dict[str, type[Way]] = {"account": AccountWay, "url": HookWay, "command": CommandWay}
+    found = [kinds[key] for key in table if key in kinds]
+    if len(found) != 1:
+        raise ConfigError(where, "must be one way to tell somebody", f"write {WAYS}")
+    own = dict(table)
+    for key in ("url", "secret"):
+        if found[0] is HookWay and key in own:
+            if key == "secret" and isinstance(own[key], str):
+                warnings.append(f"{where} {key}: {IN_PLACE}")
+            own[key] = resolve(own[key], f"{where} {key}", base)
+    way = _convert(own, found[0], where)
+    match way:
+        case AccountWay():
+            if way.account not in accounts:
+                problem = f"there is no enabled account {way.account!r}"
+                raise ConfigError(f"{where} account", problem + _meant(way.account, accounts))
+            if not way.chat:
+                raise ConfigError(f"{where} chat", "is empty", "write the platform's id of a chat")
+        case HookWay():
+            _check_url(way.url.reveal(), f"{where} url", secret=True)
+        case CommandWay():
+            if not way.command or not way.command[0]:
+                raise ConfigError(f"{where} command", "is empty", 'write ["PROGRAM", "ARGUMENT"]')
+    return way
 
 
 def _policy(keys: AccountKeys, where: str) -> Policy:
@@ -301,36 +478,7 @@ def _is_secret(annotation: Any) -> bool:
     return annotation is Secret or Secret in get_args(annotation)
 
 
-def _secret(value: Any, where: str, base: Path) -> Secret:
-    """A secret given in place, by environment variable, or by file. Raises ConfigError.
-
-    A relative path counts from ``base``, the configuration's directory: a service manager starts
-    the gateway anywhere.
-    """
-    match value:
-        case str():
-            secret, source = value, "the file"
-        case {"env": str(name), **rest} if not rest:
-            secret, source = os.environ.get(name, ""), f"environment variable {name}"
-        case {"file": str(name), **rest} if not rest:
-            source = f"file {name}"
-            try:
-                secret = (base / Path(name).expanduser()).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-                raise ConfigError(
-                    where, f"the secret's {source} can not be read: {reason}", "create it"
-                ) from None
-        case _:
-            raise ConfigError(
-                where, "must be a secret", 'write { env = "NAME" }, { file = "PATH" } or a string'
-            )
-    if not secret:
-        raise ConfigError(where, f"the secret is empty: {source}", f"set {source}")
-    return Secret(secret)
-
-
-def _check_url(value: str | None, where: str) -> None:
+def _check_url(value: str | None, where: str, *, secret: bool = False) -> None:
     if value is None:
         return
     try:
@@ -340,7 +488,8 @@ def _check_url(value: str | None, where: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigError(where, f"{value!r} is not a usable URL", "it must begin with https://")
+        shown = "this" if secret else Redaction(value).clean(repr(value))
+        raise ConfigError(where, f"{shown} is not a usable URL", "it must begin with https://")
 
 
 def _meant(key: str, known: set[str]) -> str:

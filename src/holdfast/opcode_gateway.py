@@ -129,7 +129,8 @@ class Talk:
 
         It becomes `done` by the caller's hand, once the event is stored.
         """
-        self.link.cursor["seq"] = seq = max(frame.s or 0, self.done or 0)
+        known: int = self.link.cursor.get("seq", 0)
+        self.link.cursor["seq"] = seq = max(frame.s or 0, known)
         return seq
 
     async def converse(self, take: Callable[[Frame], Awaitable[None]]) -> None:

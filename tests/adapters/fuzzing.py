@@ -169,6 +169,15 @@ class FakeLink:
         """See `holdfast.adapter.Link.hooks`."""
         return self._port.listen(path)
 
+    async def take(
+        self, message: Inbound | None, then: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """See `holdfast.adapter.Link.take`; each message is stored at once."""
+        if message is not None:
+            await self.deliver(message)
+        if then is not None:
+            await then()
+
     async def deliver(self, *messages: Inbound) -> None:
         """See `holdfast.adapter.Link.deliver`."""
         for message in messages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
@@ -71,6 +71,15 @@ class FakeLink:
         """See `holdfast.adapter.Link`."""
         self.said.append(url)
         return self.socket
+
+    async def take(
+        self, message: Inbound | None, then: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """See `holdfast.adapter.Link.take`."""
+        if message is not None:
+            await self.deliver(message)
+        if then is not None:
+            await then()
 
     async def deliver(self, *messages: Inbound) -> None:
         """See `holdfast.adapter.Link`."""

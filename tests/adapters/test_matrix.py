@@ -18,12 +18,13 @@ from holdfast.adapters.matrix_stream import PAGE, PAGES, TIMELINE
 from holdfast.errors import StoreError
 from holdfast.lab.simulator import Handler
 from holdfast.lab.simulators.matrix import MatrixSimulator
+from holdfast.lab.simulators.matrix_rooms import mxid
 from holdfast.messages import Attachment, Inbound, MediaKind, Outbound
 from holdfast.supervision import Kind, Published
 from holdfast.testing import MemoryStore
 from tests.harness import Running, running
 
-ME = MatrixSimulator.user_id
+ME = mxid("bot")
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -177,9 +178,11 @@ def test_set_up_takes_over_standard_error_alone(
 ) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     before = root.level, logging.getLogger("asyncio").level
     try:
-        logs.set_up("warning", as_json=False).hide(build(DOCUMENT, Path("holdfast.toml")))
+        logs.set_up("warning", logs.Format.KV).hide(build(DOCUMENT, Path("holdfast.toml")))
         logging.getLogger("holdfast").info("quiet")
         logging.getLogger("holdfast").error("loud token=%s", TOKEN)
     finally:

@@ -138,7 +138,7 @@ async def test_no_secret_leaves_the_process(
     async with TelegramSimulator(token=secret) as sim:
         lost = NOBODY | {"token": "99:a-secret-that-must-not-leak-456"}
         place.write(bot=sim.account(), lost=lost, again=lost | {"enabled": False})
-        async with place.gateway("--log-level", "debug", "--log-json") as process:
+        async with place.gateway("--log-level", "debug", "--log-format", "json") as process:
             await connected(place)
             await until(place, lambda status: status.accounts["lost"].state == "retrying")
             sim.revoke_token()

@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from aiohttp import WSMsgType, web
@@ -84,10 +85,11 @@ class Parrot(Adapter):
                     link.going_away("the peer is about to leave")
                 case "say":
                     link.cursor["seq"] = frame["id"]
-                    await link.deliver(
-                        Inbound(id=frame["id"], chat=frame["chat"], sender="u", text=frame["text"])
+                    stored = json.dumps({"op": "stored", "id": frame["id"]})
+                    await link.take(
+                        Inbound(id=frame["id"], chat=frame["chat"], sender="u", text=frame["text"]),
+                        partial(ws.send, stored),
                     )
-                    await ws.send(json.dumps({"op": "stored", "id": frame["id"]}))
 
     async def send(self, message: Outbound) -> Receipt:
         """See `Adapter.send`."""

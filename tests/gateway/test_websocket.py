@@ -13,7 +13,8 @@ from aiohttp import WSMsgType, web
 
 from holdfast.adapter import HttpFailed, WebSocketClosed
 from holdfast.gateway.dns import Resolver
-from holdfast.gateway.net import HttpClient, LiveWebSocket, Net
+from holdfast.gateway.net import HttpClient, Net
+from holdfast.gateway.websocket import LiveWebSocket
 from holdfast.lab.faults.backlog import FullBacklog
 from holdfast.lab.faults.html import HtmlPortal
 from holdfast.lab.faults.relay import Relay

@@ -1,15 +1,19 @@
-"""What the tests of this folder share: counting what is left behind, and a frozen wall clock."""
+"""What the tests of this folder share: counting what is left behind, a journal to look into."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from holdfast.messages import Inbound
+from holdfast.store.protocol import Received
 from holdfast.supervision import State
+from holdfast.testing import MemoryStore
 from tests.harness import Running
 
 
@@ -45,6 +49,33 @@ async def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110  what it waits for tells nobody
             await asyncio.sleep(0.01)
+
+
+class Ledger(MemoryStore):
+    """A journal that writes down its transactions, and can be held up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.held = 0
+        self.batches: list[tuple[list[str], dict[str, Any]]] = []
+        """Ids and cursor of each intake."""
+
+    async def receive(
+        self,
+        account: str,
+        messages: Sequence[Inbound],
+        cursor: Mapping[str, Any] | None,
+        dropped: Mapping[str, str] | None = None,
+    ) -> list[Received]:
+        """See `Store.receive`."""
+        self.held += 1
+        await self.open.wait()
+        self.held -= 1
+        rows = await super().receive(account, messages, cursor, dropped)
+        self.batches.append(([m.id for m in messages], dict(cursor or {})))
+        return rows
 
 
 def now() -> float:

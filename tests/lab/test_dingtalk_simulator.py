@@ -489,3 +489,28 @@ async def test_tokens_and_faults_of_any_call() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(60):
                 await raw.login()
+
+
+async def test_heartbeats_are_late_or_left_out() -> None:
+    async with platform() as (sim, raw):
+        link = await raw.live()
+        sim.faults.arm("pong_late", delay=4)
+        began = sim.now()
+        await link.ws.ping(b"there?")
+        assert await link.next(10.0) == b"there?"
+        assert sim.now() - began >= 4
+        sim.faults.arm("no_ping")
+        sim.ping_all()
+        with pytest.raises(TimeoutError):
+            await link.next()
+
+
+async def test_a_second_client_takes_every_other_message() -> None:
+    async with platform() as (sim, raw):
+        link = await raw.live()
+        sim.faults.arm("split", times=None)
+        for number in range(4):
+            sim.say(f"text {number}")
+        frames = [await link.next() for _ in range(2)]
+        assert [f["data"]["text"]["content"] for f in frames] == ["text 1", "text 3"]
+        assert sim.count("elsewhere") == 2

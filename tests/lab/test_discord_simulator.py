@@ -498,3 +498,44 @@ async def test_slow_hanging_refused_and_wrong_calls() -> None:
         await link.identify()
         await link.next()
         assert (await link.ws.receive(timeout=5)).type is aiohttp.WSMsgType.ERROR
+
+
+async def test_hello_is_late_and_a_live_link_is_closed_at_once() -> None:
+    async with platform() as (sim, raw):
+        sim.faults.arm("slow_hello", delay=3)
+        sim.faults.arm("close_when_live", code=1011)
+        began = sim.now()
+        link = await raw.live()
+        assert sim.now() - began >= 3
+        while (last := await link.next()) != 1011:
+            assert last["t"] == "GUILD_CREATE"
+        assert not sim.listening()
+
+
+async def test_a_goodbye_with_silence_leaves_nothing_but_heartbeats() -> None:
+    async with platform() as (sim, raw):
+        link = await raw.live()
+        await sim.goodbye(silence=10.0)
+        frames = [await link.next()]
+        while frames[-1]["op"] != 7:
+            frames.append(await link.next())
+        assert not sim.listening()
+        sim.say("while it leaves")
+        await link.put(1, frames[-1].get("s"))
+        assert (await link.next())["op"] == 11
+        began = sim.now()
+        assert isinstance(await link.next(15.0), int)
+        assert 8 <= sim.now() - began <= 10
+        _, frames = await raw.resume(link.session, 2)
+        assert "while it leaves" in str(frames)
+
+
+async def test_a_huge_frame_precedes_the_event() -> None:
+    async with platform() as (sim, raw):
+        link = await raw.live()
+        sim.faults.arm("huge_frame", size=100_000)
+        sim.say("after it")
+        while (frame := await link.next())["t"] != "SOMETHING_NEW":
+            pass
+        assert len(frame["d"]["id"]) == 100_000
+        assert "after it" in str(await link.next())

@@ -388,3 +388,40 @@ async def test_a_button_is_answered_once_or_never() -> None:
         assert facts(sim, "card-answer", "answer") == [{"toast": {"content": "ok"}}]
         again = sim.press(key, {})
         await sim.until(lambda: facts(sim, "lost") == [again])
+
+
+async def test_an_acknowledgement_is_overlooked_or_followed_by_a_late_double() -> None:
+    async with platform() as (sim, raw):
+        sim.redelivery = (20.0,)
+        link = await raw.live()
+        sim.faults.arm("ack_lost")
+        sim.say("hello")
+        await link.ack(await link.next())
+        began = sim.now()
+        again = await link.next(30.0)
+        assert sim.now() - began > 19
+        sim.faults.arm("dup_after_ack", delay=5.0)
+        await link.ack(again)
+        assert (await link.next(10.0)).json()["header"] == again.json()["header"]
+        assert sim.now() - began > 24
+
+
+async def test_a_second_client_takes_every_other_event() -> None:
+    async with platform() as (sim, raw):
+        link = await raw.live()
+        sim.faults.arm("split", times=None)
+        keys = [sim.say(f"text {number}") for number in range(4)]
+        for _ in range(2):
+            await link.ack(await link.next())
+        await sim.until(lambda: sim.count("ack") == 4)
+        assert facts(sim, "pushed") == keys[1::2]
+
+
+async def test_a_link_is_closed_right_after_its_pong() -> None:
+    async with platform() as (sim, raw):
+        link = await raw.live()
+        sim.faults.arm("close_when_live")
+        await link.put(control("ping", link.service))
+        assert (await link.next()).header("type") == "pong"
+        assert await link.next() == 1000
+        assert not sim.listening()

@@ -580,3 +580,11 @@ async def test_runs_as_a_process() -> None:
     finally:
         process.terminate()
         assert await process.wait() == 0
+
+
+async def test_a_slow_sync_is_taken_up_late() -> None:
+    async with simulated() as (sim, bot):
+        sim.faults.arm("sync_slow", delay=30)
+        began = sim.now()
+        await bot.sync()
+        assert sim.now() - began >= 30

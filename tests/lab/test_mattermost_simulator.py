@@ -497,3 +497,31 @@ async def test_remaining_faults_of_calls() -> None:
             form.add_field("files", PNG, filename="a.png")
             async with raw.http.post(url, data=form, headers=headers) as response:
                 assert response.status == status
+
+
+async def test_a_live_socket_is_closed_at_once_and_so_is_one_that_resumes() -> None:
+    async with server() as (sim, raw):
+        first = await raw.live()
+        sim.drop_all()
+        sim.faults.arm("close_on_resume")
+        assert await (await raw.resume(first, 1)).next() == 1011
+        sim.faults.arm("close_when_live", code=1012)
+        second = await raw.live()
+        assert await second.next() == 1012
+        assert not sim.listening()
+
+
+async def test_a_huge_frame_precedes_the_event() -> None:
+    async with server() as (sim, raw):
+        link = await raw.live()
+        sim.faults.arm("huge_frame", size=100_000)
+        sim.say("after it")
+        assert len((await link.next())["data"]["id"]) == 100_000
+        assert (await link.texts(1))[0][1] == "after it"
+
+
+async def test_a_call_answers_with_json_that_breaks_off() -> None:
+    async with server() as (sim, raw):
+        sim.faults.arm("api_malformed")
+        with pytest.raises(ValueError, match="Unterminated"):
+            await raw.call("GET", "/users/me")

@@ -397,3 +397,52 @@ async def test_ban_and_revoke_close_and_refuse_the_next_login(verb: str, code: i
         await again.next()
         await again.identify()
         assert await again.next() == code
+
+
+async def test_hello_is_late_and_a_live_link_is_closed_at_once() -> None:
+    async with platform() as (sim, raw):
+        sim.faults.arm("slow_hello", delay=3)
+        sim.faults.arm("close_when_live", code=1011)
+        began = sim.now()
+        link = await raw.live()
+        assert sim.now() - began >= 3
+        assert await link.next() == 1011
+        assert not sim.listening()
+
+
+async def test_a_goodbye_with_silence_leaves_nothing_but_heartbeats() -> None:
+    async with platform() as (sim, raw):
+        link = await raw.live()
+        await sim.goodbye(silence=10.0)
+        frames = [await link.next()]
+        while frames[-1]["op"] != 7:
+            frames.append(await link.next())
+        assert not sim.listening()
+        sim.say("while it leaves")
+        await link.put(1, frames[-1].get("s"))
+        assert (await link.next())["op"] == 11
+        began = sim.now()
+        assert isinstance(await link.next(15.0), int)
+        assert 8 <= sim.now() - began <= 10
+        _, frames = await resumed(raw, link.session, 1)
+        assert "while it leaves" in str(frames)
+
+
+async def test_a_huge_frame_precedes_the_event() -> None:
+    async with platform() as (sim, raw):
+        link = await raw.live()
+        sim.faults.arm("huge_frame", size=100_000)
+        sim.say("after it")
+        while (frame := await link.next())["t"] != "SOMETHING_NEW":
+            pass
+        assert len(frame["d"]["id"]) == 100_000
+        assert "after it" in str(await link.next())
+
+
+async def test_a_call_answers_with_json_that_breaks_off() -> None:
+    async with platform() as (sim, raw):
+        await raw.fetch_token()
+        sim.faults.arm("api_malformed")
+        with pytest.raises(ValueError, match="Unterminated"):
+            await raw.call("GET", "/gateway")
+        assert (await raw.call("GET", "/gateway"))[0] == 200

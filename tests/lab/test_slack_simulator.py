@@ -498,3 +498,35 @@ async def test_refusing_faults(
             wanted = {"api_429": "7", "open_429": None, "send_429": "1"}[fault]
             assert raw.headers.get("Retry-After") == wanted
         assert (await raw.call(method, token, channel=channel, text="hi"))[1]["ok"]
+
+
+async def test_a_late_pong_and_a_huge_frame() -> None:
+    async with platform() as (sim, raw):
+        link = await raw.live()
+        sim.faults.arm("pong_late", delay=4)
+        sim.faults.arm("huge_frame", size=100_000)
+        await link.ws.ping(b"there?")
+        await link.silent(3)
+        assert link.pongs == []
+        sim.say("after it")
+        assert len((await link.next())["debug_info"]) == 100_000
+        _, event = await link.event()
+        assert event["text"] == "after it"
+        await link.silent(2)
+        assert link.pongs == [b"there?"]
+
+
+async def test_a_second_client_is_told_of_and_takes_every_other_event() -> None:
+    async with platform() as (sim, raw):
+        sim.faults.arm("split", times=None)
+        link = await raw.connect()
+        assert (await link.next())["num_connections"] == 2
+        for number in range(4):
+            sim.say(f"text {number}")
+        texts = []
+        for _ in range(2):
+            frame, event = await link.event()
+            await link.ack(frame)
+            texts.append(event["text"])
+        assert texts == ["text 1", "text 3"]
+        await link.silent(5)

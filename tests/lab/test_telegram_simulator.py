@@ -377,3 +377,17 @@ async def test_names_have_stable_ids() -> None:
     assert one.chat_id("alice") == other.chat_id("alice")
     assert one.chat_id("alice") != one.chat_id("bob")
     assert one.chat_id("alice", group=True) != one.chat_id("alice")
+
+
+async def test_a_poll_fails_or_is_slow_while_other_calls_go_on() -> None:
+    async with bot() as (sim, client):
+        sim.faults.arm("poll_fails", times=None)
+        with pytest.raises(aiohttp.ContentTypeError, match="502"):
+            await client.raw("getUpdates")
+        assert (await client.call("getMe"))["id"] == 123456
+        sim.faults.clear()
+        sim.faults.arm("poll_slow", delay=30)
+        began = sim.now()
+        assert await client.poll() == []
+        assert sim.now() - began >= 30
+        assert sim.count("polled") == 2

@@ -307,3 +307,12 @@ async def test_unknown_faults_and_groups_are_refused() -> None:
         with pytest.raises(ValueError, match="no groups"):
             sim.say("hi", group=True)
         assert sim.account() == {"platform": "webchat", "path": "/chat", "title": "Lab"}
+
+
+async def test_a_visitor_who_misses_the_confirmation_says_it_again() -> None:
+    async with Gateway() as gateway, WebChatSimulator() as sim:
+        await opened(gateway, sim)
+        sim.faults.arm("vanish_before_stored")
+        sim.say("hello")
+        await sim.until(lambda: sim.count("stored") == 1)
+        assert [said["text"] for said in gateway.said("say")] == ["hello", "hello"]

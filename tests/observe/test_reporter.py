@@ -76,14 +76,15 @@ def test_an_outage_is_two_lines(lines: list[tuple[int, str]]) -> None:
     for attempt in range(20):
         tell(reporter, view(Published.RETRYING, cause=LOST, attempt=attempt, retry_at=101.0))
         tell(reporter, view(Published.RETRYING, State.CONNECTING, cause=LOST, attempt=attempt))
-    tell(reporter, view(Published.CONNECTED, State.LIVE, attempt=20, outage_since=40.0))
+    back = view(Published.CONNECTED, State.LIVE, attempt=20, outage_since=40.0, since=100.0)
+    tell(reporter, back)
     assert len(lines) == 3
     assert lines[1][0] == logging.WARNING
     assert "lost account=bot code=reset" in lines[1][1]
     assert "was=connected retry_in=1.0" in lines[1][1]
     assert lines[2] == (
         logging.INFO,
-        "connected account=bot generation=3 after=60.0s attempts=20",
+        "restored account=bot generation=3 after=60.0s attempts=20",
     )
 
 
@@ -98,6 +99,37 @@ def test_a_known_cause_is_told_quietly_until_the_next_connect(
     tell(reporter, view(Published.CONNECTED, State.LIVE))
     tell(reporter, view(Published.RETRYING, cause=DNS))
     assert lines[len(lines) - 1][0] == logging.WARNING
+
+
+def test_what_comes_and_goes_is_told_when_it_has_lasted(lines: list[tuple[int, str]]) -> None:
+    reporter = Reporter()
+
+    def seen(published: Published, at: float, since: float, **changes: object) -> None:
+        state = State.LIVE if published is Published.CONNECTED else State.BACKOFF
+        told = {"at": at, "since": since, "outage_since": 0.0, "cause": LOST} | changes
+        tell(reporter, view(published, state, **told))
+
+    for n in range(10):  # down at once, back after 5 s, and so on
+        seen(Published.RETRYING, n * 30.0, n * 30.0, attempt=n)
+        seen(Published.CONNECTED, n * 30.0 + 5, n * 30.0 + 5, attempt=n)
+    assert [text.split()[0] for _, text in (lines[i] for i in range(len(lines)))] == [
+        "lost",
+        "restored",
+    ]
+    seen(Published.RETRYING, 300.0, 300.0, attempt=10)
+    seen(Published.RETRYING, 500.0, 300.0, attempt=11)
+    assert len(lines) == 2
+    seen(Published.RETRYING, 601.0, 300.0, attempt=12)
+    assert lines[2][1].startswith("lost account=bot code=reset")
+    seen(Published.CONNECTED, 620.0, 620.0, attempt=12)
+    assert len(lines) == 3
+    seen(Published.CONNECTED, 920.0, 620.0, attempt=0, outage_since=None)  # a stable run
+    assert lines[3][1] == "restored account=bot generation=3 after=620.0s attempts=12"
+    seen(Published.STOPPED, 930.0, 930.0, outage_since=None)
+    seen(Published.CONNECTED, 940.0, 940.0, outage_since=None)
+    assert lines[5][1] == "connected account=bot generation=3"
+    seen(Published.RETRYING, 950.0, 950.0, outage_since=950.0)  # another outage is news at once
+    assert lines[6][1].startswith("lost")
 
 
 def test_an_escalation_is_told_once(lines: list[tuple[int, str]]) -> None:

@@ -243,6 +243,29 @@ def test_a_peer_never_reached_is_not_flapping(kind: Kind) -> None:
     assert not driver.view().flapping
 
 
+def test_refused_credentials_are_no_quick_life() -> None:
+    driver = Driver()
+    _quick_lives(driver, 2, Kind.LOST)
+    driver.wait_for(State.CONNECTING, within=1_000.0)
+    driver.step("hello")
+    driver.alive()
+    driver.end(Kind.CREDENTIALS)
+    assert not driver.view().flapping
+    assert driver.delay <= driver.machine.policy.backoff_cap
+
+
+def test_a_refused_resume_is_no_quick_life_and_is_followed_by_a_fresh_login_at_once() -> None:
+    driver = Driver()
+    for _ in range(2):
+        driver.live(resumable=True).end()
+        driver.wait_for(State.CONNECTING, within=60.0)
+    assert driver.opens[-1][1].resume
+    driver.alive()
+    driver.end(Kind.SESSION)
+    assert not driver.view().flapping
+    assert driver.delay <= driver.machine.policy.recycle_delay
+
+
 def test_a_longer_life_breaks_the_row() -> None:
     driver = Driver()
     _quick_lives(driver, 2, Kind.LOST)

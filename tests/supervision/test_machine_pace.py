@@ -295,6 +295,27 @@ def test_a_peer_that_greets_and_falls_mute_has_failed_to_resume() -> None:
     assert not driver.opens[-1][1].resume
 
 
+def test_a_session_that_dies_at_once_whenever_it_is_continued_is_given_up() -> None:
+    driver = Driver()
+    resumed = []
+    for _ in range(4):
+        driver.live(resumable=True)
+        resumed.append(driver.opens[-1][1].resume)
+        driver.end()
+    assert resumed == [False, True, True, False]
+
+
+def test_a_peer_that_ends_every_login_early_costs_no_session() -> None:
+    driver = Driver(resume_tries=10).live(resumable=True)
+    driver.wait(10.0)
+    for _ in range(4):
+        driver.end()
+        driver.wait_for(State.CONNECTING, within=1_000.0)
+        driver.step("resume")
+    assert driver.view().flapping
+    assert driver.opens[-1][1].resume
+
+
 @pytest.mark.parametrize("kind", [Kind.UNREACHABLE, Kind.TIMEOUT, Kind.LOCAL, Kind.THROTTLED])
 def test_a_network_that_is_down_costs_no_session(kind: Kind) -> None:
     driver = _resuming(Driver())

@@ -12,7 +12,7 @@ import aiohttp
 from holdfast.config import Config
 from holdfast.gateway.gateway import Gateway
 from holdfast.store.protocol import Store
-from holdfast.web.api import ControlServer
+from holdfast.web.control_server import ControlServer
 from tests.web.gateway import running
 
 

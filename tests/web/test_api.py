@@ -9,11 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from holdfast.config import WebSettings
 from holdfast.errors import ConfigError, StoreError
 from holdfast.observe.status import AccountStatus, Status
 from holdfast.store.protocol import Transition
 from holdfast.testing import MemoryStore
-from holdfast.web.api import ControlServer, reload
+from holdfast.web.api import reload
+from holdfast.web.control_server import ControlServer
 from tests.web.gateway import ParrotSettings, connected, parrots, running
 from tests.web.site import serving
 
@@ -163,12 +165,14 @@ async def test_reload_says_what_waits_for_a_restart(tmp_path: Path) -> None:
     old = parrots(tmp_path, polly="oak")
     async with running(old) as gateway:
         changed = msgspec.structs.replace(old.gateway, handlers=3, hook_listen="127.0.0.1:1")
-        new = replace(old, gateway=changed, warnings=("look here",))
+        web = WebSettings(listen="127.0.0.1:1")
+        new = replace(old, gateway=changed, web=web, warnings=("look here",))
         reloaded = await reload(gateway, lambda _: new)
         assert reloaded.done == []
         assert sorted(reloaded.warnings) == [
             "[gateway] handlers: takes effect at the next start",
             "[gateway] hook_listen: takes effect at the next start",
+            "[web]: takes effect at the next start",
             "look here",
         ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from inspect import getsource
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Cause, Kind
 from holdfast.testing import MemoryStore
 from holdfast.web.letters import Letter
-from holdfast.web.letters_api import LettersApi
 from tests.web.gateway import Parrot, connected, parrots, running
 from tests.web.site import Site, serving
 
@@ -384,15 +382,6 @@ async def test_a_copy_is_written_where_the_caller_says(tmp_path: Path) -> None:
 
 
 # -- documents ------------------------------------------------------------------------------------
-
-
-def test_every_request_is_documented() -> None:
-    text = (DOCS / "cli.md").read_text(encoding="utf-8")
-    source = getsource(LettersApi.add_to) + getsource(LettersApi.add_local_to)
-    routes = re.findall(r"web\.(get|post)\(PREFIX \+ \"([^\"]+)\"", source)
-    assert len(routes) == source.count("web.get") + source.count("web.post") == 10
-    for method, path in routes:
-        assert f"`{method.upper()} /api/v1{path}`" in text
 
 
 def test_every_field_of_a_message_is_documented() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from pathlib import PurePath
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -39,7 +40,7 @@ from holdfast.adapter import (
 from holdfast.adapters import dingtalk_api as api
 from holdfast.adapters import dingtalk_wire as wire
 from holdfast.adapters.dingtalk_wire import BOT_TOPIC, Code, Type
-from holdfast.messages import Attachment, MediaKind, Outbound, Receipt
+from holdfast.messages import Attachment, Inbound, MediaKind, Outbound, Receipt
 from holdfast.supervision import Cause, Kind
 
 SILENCE, GRACE = 40.0, 15.0
@@ -169,22 +170,20 @@ class DingTalk(Adapter):
                 # "opaque" must come back as it was.
                 await ws.send(wire.answer(frame, Code.OK, frame.data))
             case Type.CALLBACK, topic if topic == BOT_TOPIC:
-                code = await self._deliver(link, frame)
-                await ws.send(wire.answer(frame, code, '{"response": null}'))
+                code, message = self._read(link, frame)
+                answer = wire.answer(frame, code, '{"response": null}')
+                await link.take(message, partial(ws.send, answer))
             case Type.CALLBACK | Type.EVENT, _:
                 await ws.send(wire.answer(frame, Code.NO_HANDLER, "{}"))
         return ""
 
-    async def _deliver(self, link: Link, frame: wire.Frame) -> Code:
-        """Store a message durably; what to answer."""
+    def _read(self, link: Link, frame: wire.Frame) -> tuple[Code, Inbound | None]:
+        """What to answer, and the message to store before."""
         try:
-            message = wire.inbound(frame.data)
+            return Code.OK, wire.inbound(frame.data)
         except BadFrame as error:
             link.skip(str(error), frame.data)
-            return Code.BAD_REQUEST
-        if message is not None:
-            await link.deliver(message)
-        return Code.OK
+            return Code.BAD_REQUEST, None
 
     # -- calls --------------------------------------------------------------------------------
 

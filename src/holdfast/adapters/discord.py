@@ -37,7 +37,7 @@ from holdfast.adapters import discord_api as api
 from holdfast.adapters import discord_wire as wire
 from holdfast.adapters.discord_gateway import Gateway
 from holdfast.adapters.discord_wire import Intent
-from holdfast.messages import Attachment, Outbound, Receipt
+from holdfast.messages import Attachment, Inbound, Outbound, Receipt
 from holdfast.supervision import Cause, Kind
 
 CONTENT_FLAGS = 1 << 18 | 1 << 19
@@ -81,7 +81,7 @@ class Discord(Adapter):
     def __init__(self, settings: DiscordSettings, tools: Tools) -> None:
         self._settings, self._tools = settings, tools
         self._api = api.Api(settings.token, settings.api_url)
-        self._gateway = Gateway(self._api, settings.token.reveal, settings.intents, self._deliver)
+        self._gateway = Gateway(self._api, settings.token.reveal, settings.intents, self._read)
         self._blank = 0
 
     @property
@@ -111,20 +111,22 @@ class Discord(Adapter):
         """See `Adapter.run`."""
         await self._gateway.run(link)
 
-    async def _deliver(self, link: Link, event: str, data: msgspec.Raw) -> None:
+    def _read(self, link: Link, event: str, data: msgspec.Raw) -> Inbound | None:
+        """The message of an event, if it brings one for us."""
         own_id = link.cursor.get("bot", "")
         try:
             said = wire.message_of(event, data, own_id)
         except BadFrame as error:
             link.skip(str(error), bytes(data))
-            return
+            return None
         if said is None:
-            return
+            return None
         message = wire.inbound(said, own_id)
         if message.text or message.attachments or message.mentioned:
-            await link.deliver(message)
-        elif not message.private:
+            return message
+        if not message.private:
             self._blank += 1  # a sticker, or all there is without the right to read contents
+        return None
 
     # -- calls --------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Order and opcodes: https://discord.com/developers/docs/events/gateway#connection
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from holdfast.adapter import (
 )
 from holdfast.adapters import discord_wire as wire
 from holdfast.adapters.discord_api import Api
+from holdfast.messages import Inbound
 from holdfast.opcode_gateway import Frame, Hello, Op, Pace, StartLimit, Talk, resumable
 from holdfast.supervision import Cause, Kind
 
@@ -45,8 +46,8 @@ or 1001, your session will be invalidated" (gateway#initiating-a-disconnect)."""
 _ONLINE = {"READY": Continuity.FRESH, "RESUMED": Continuity.RESUMED}
 """The two proofs of a working login."""
 
-Deliver = Callable[[Link, str, msgspec.Raw], Awaitable[None]]
-"""Stores the message of an event, durably."""
+Read = Callable[[Link, str, msgspec.Raw], Inbound | None]
+"""The message of an event, if it brings one for us."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,8 +62,8 @@ class Gateway:
     Kept over connections: when the next Identify is allowed, and which resume address is on trial.
     """
 
-    def __init__(self, api: Api, token: Callable[[], str], intents: int, deliver: Deliver) -> None:
-        self._api, self._token, self._intents, self._deliver = api, token, intents, deliver
+    def __init__(self, api: Api, token: Callable[[], str], intents: int, read: Read) -> None:
+        self._api, self._token, self._intents, self._read = api, token, intents, read
         self._pace = Pace()
         self._on_trial: str | None = None
 
@@ -129,7 +130,7 @@ class Gateway:
     async def _dispatch(self, talk: _Talk, frame: Frame) -> None:
         """An event. Its number is stored with it, and told in a heartbeat only after that."""
         link, event = talk.link, frame.t
-        seq = talk.reached(frame)
+        seq, message = talk.reached(frame), None
         if event == "READY":
             ready = decode(wire.Ready, bytes(frame.d))
             link.cursor.update(
@@ -139,7 +140,10 @@ class Gateway:
         elif event in wire.MESSAGE_EVENTS:
             if not talk.ready:
                 link.step("replay")
-            await self._deliver(link, event, frame.d)
+            message = self._read(link, event, frame.d)
+        await link.take(message, partial(self._stored, talk, seq, event))
+
+    async def _stored(self, talk: _Talk, seq: int, event: str | None) -> None:
         talk.done = seq
         if event in _ONLINE:
             await self._online(talk, _ONLINE[event])

@@ -72,7 +72,8 @@ class Hook:
             link.skip(error.cause.message, request.body)
             return
         link.alive()
-        await intake.take(link, envelope, own_id)
+        if (message := intake.message_of(link, envelope, own_id)) is not None:
+            await link.deliver(message)
         # Only now: what could not be stored is taken when it comes again.
         self._seen[signature] = None
         if len(self._seen) > SEEN:

@@ -11,6 +11,7 @@ import time
 
 from holdfast.adapter import BadFrame, Continuity, Link, decode
 from holdfast.adapters import feishu_wire as wire
+from holdfast.messages import Inbound
 
 REPEATED_FOR = 15.0 + 300.0 + 3_600.0 + 21_600.0
 """Seconds from an event's first push to its last: four repeats, each after one of these pauses."""
@@ -36,27 +37,25 @@ async def heard(link: Link) -> None:
     await link.commit()
 
 
-async def take(link: Link, envelope: wire.Envelope, own_id: str) -> None:
-    """Store the message of an event durably; returning allows the acknowledgement.
+def message_of(link: Link, envelope: wire.Envelope, own_id: str) -> Inbound | None:
+    """The message of an event, to be stored before the event is acknowledged.
 
     What can not be read is skipped, and acknowledged too: a repeat would be no more legible.
     """
     if envelope.header.event_type != wire.MESSAGE:
-        return
+        return None
     try:
-        message = wire.inbound(envelope.event, own_id)
+        return wire.inbound(envelope.event, own_id)
     except BadFrame as error:
         link.skip(str(error), bytes(envelope.event))
-        return
-    if message is not None:
-        await link.deliver(message)
+        return None
 
 
-async def take_raw(link: Link, payload: bytes, own_id: str) -> None:
+def message_in(link: Link, payload: bytes, own_id: str) -> Inbound | None:
     """The same for the JSON text of an event."""
     try:
         envelope = decode(wire.Envelope, payload)
     except BadFrame as error:
         link.skip(str(error), payload)
-        return
-    await take(link, envelope, own_id)
+        return None
+    return message_of(link, envelope, own_id)

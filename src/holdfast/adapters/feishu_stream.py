@@ -6,6 +6,7 @@ Sources: the WebSocket client of the official SDKs (``lark-oapi`` 1.7.5, Node SD
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 from holdfast.adapter import BadFrame, Disconnect, HttpFailed, Link, WebSocket, decode
@@ -77,7 +78,7 @@ class _Talk:
         await self._ws.send(self._ping)
 
     async def take(self, raw: str | bytes) -> None:
-        """Handle one frame. Raises StoreError: then it stays unacknowledged."""
+        """Handle one frame. Raises StoreError: then none that was taken is acknowledged."""
         try:
             frame = self._codec.decode(raw)
             if frame.method == Method.CONTROL and frame.type == Type.PONG:
@@ -108,15 +109,17 @@ class _Talk:
             return None
 
     async def _event(self, frame: Frame) -> None:
-        now = asyncio.get_running_loop().time
-        began = now()
+        began = asyncio.get_running_loop().time()
         payload = self._parts.add(frame, began)
         for key in self._parts.overdue(began):
             self._link.skip(f"message {key} did not come whole")
         if payload is None:
             return
-        await intake.take_raw(self._link, payload, self._own_id)
-        took = round((now() - began) * 1000)
+        message = intake.message_in(self._link, payload, self._own_id)
+        await self._link.take(message, partial(self._acknowledge, frame, began))
+
+    async def _acknowledge(self, frame: Frame, began: float) -> None:
+        took = round((asyncio.get_running_loop().time() - began) * 1000)
         await self._ws.send(self._codec.acknowledgement(frame, took))
         if not self._ready:
             await self._proved()

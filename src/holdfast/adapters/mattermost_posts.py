@@ -46,7 +46,7 @@ class Desk:
     def concerns(self, post: Post) -> bool:
         """Whether a post is a person's: not ours, nor another bot's, nor the server's."""
         props = post.props or {}
-        machine = any(str(props.get(name)).lower() == "true" for name in MACHINES)
+        machine = props and any(str(props.get(name)).lower() == "true" for name in MACHINES)
         own = post.user_id == self.me.id
         return not (own or machine or post.delete_at or post.type.startswith("system_"))
 

@@ -186,8 +186,7 @@ class Stream:
             message = None
         cursor["seq"] += 1
         self._unsaved = message is None
-        if message is not None:
-            await link.deliver(message)
+        await link.take(message)
 
     def _pong(self, frame: Frame, *, opening: bool = False) -> Pong:
         """The server's answer to a ping. Raises Disconnect when it denies us."""
@@ -218,7 +217,7 @@ class Stream:
             self._desk.learn(Channel(id=post.channel_id, type=news.channel_type))
         if news.sender_name:
             self._desk.learn_name(post.user_id, news.sender_name.removeprefix("@"))
-        notified = self._desk.me.id in decode(list[str], news.mentions)
+        notified = f'"{self._desk.me.id}"' in news.mentions
         return await self._desk.message(
             self._link.http, post, via=self._via, edit=edit, notified=notified
         )

@@ -43,7 +43,7 @@ from holdfast.adapters import qqbot_wire as wire
 from holdfast.adapters.qqbot_gateway import BEAT, Gateway
 from holdfast.adapters.qqbot_wire import Callback, Intent
 from holdfast.forgery import as_sent
-from holdfast.messages import Attachment, Outbound, Receipt
+from holdfast.messages import Attachment, Inbound, Outbound, Receipt
 from holdfast.opcode_gateway import Frame, Op
 from holdfast.recollection import Recollection
 from holdfast.supervision import Cause, Kind
@@ -100,7 +100,7 @@ class QQBot(Adapter):
     def __init__(self, settings: QQBotSettings, tools: Tools) -> None:
         self._settings, self._tools = settings, tools
         self._api = api.Api(settings.app_id, settings.secret, settings.api_url, settings.token_url)
-        self._gateway = Gateway(self._api, settings.intents, self._deliver)
+        self._gateway = Gateway(self._api, settings.intents, self._read)
         self._recent = Recollection(RECENT)
         self._typing_seq = itertools.count(10_000)  # never the seq of an answer
 
@@ -127,17 +127,16 @@ class QQBot(Adapter):
         else:
             await self._gateway.run(link)
 
-    async def _deliver(self, link: Link, event: str, data: msgspec.Raw) -> None:
+    def _read(self, link: Link, event: str, data: msgspec.Raw) -> Inbound | None:
+        """The message of an event, if it brings one for us."""
         try:
             message = wire.inbound(event, data, link.cursor.get("bot", ""))
         except BadFrame as error:
             link.skip(str(error), bytes(data))
-            return
-        if message is None:
-            return
-        await link.deliver(message)
-        if message.chat.startswith("c2c:"):
+            return None
+        if message is not None and message.chat.startswith("c2c:"):
             self._recent.note(message.chat, message.id)
+        return message
 
     # -- callbacks ----------------------------------------------------------------------------
 
@@ -186,7 +185,8 @@ class QQBot(Adapter):
         else:
             link.alive()
             if frame.op == Op.DISPATCH and frame.t in wire.SCENES:
-                await self._deliver(link, frame.t, frame.d)
+                if (message := self._read(link, frame.t, frame.d)) is not None:
+                    await link.deliver(message)
             _answer(request, {"op": int(Callback.ACK)})
 
     # -- calls --------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Opcodes and order: https://bot.q.qq.com/wiki (api-v2/dev-prepare/interface-frame
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,7 @@ from holdfast.adapter import (
 from holdfast.adapters import qqbot_wire as wire
 from holdfast.adapters.qqbot_api import Api
 from holdfast.adapters.qqbot_wire import Close
+from holdfast.messages import Inbound
 from holdfast.opcode_gateway import Frame, Hello, Op, Pace, Talk, resumable
 from holdfast.supervision import Cause, Kind
 
@@ -32,8 +33,8 @@ BEAT, SILENCE = 30.0, 60.0
 LAST_WORD = 1.0
 """Seconds in which a close code may follow op 9 (in production at once): it says more."""
 
-Deliver = Callable[[Link, str, msgspec.Raw], Awaitable[None]]
-"""Stores the message of an event, durably."""
+Read = Callable[[Link, str, msgspec.Raw], Inbound | None]
+"""The message of an event, if it brings one for us."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,8 +55,8 @@ class Gateway:
     whether the last one was refused for its intents.
     """
 
-    def __init__(self, api: Api, intents: int, deliver: Deliver) -> None:
-        self._api, self._intents, self._deliver = api, intents, deliver
+    def __init__(self, api: Api, intents: int, read: Read) -> None:
+        self._api, self._intents, self._read = api, intents, read
         self._address: wire.Gateway | None = None
         self._pace = Pace()
         self._degrade = False
@@ -125,20 +126,24 @@ class Gateway:
     async def _dispatch(self, talk: _Talk, frame: Frame) -> None:
         """An event. Its number is stored with it, and told in a heartbeat only after that."""
         link, event = talk.link, frame.t
-        seq = talk.reached(frame)
+        seq, message = talk.reached(frame), None
         if event == "READY":
             ready = decode(wire.Ready, bytes(frame.d))
             link.cursor.update(session=ready.session_id, bot=ready.user.id)
             await link.commit()
+        elif event in wire.SCENES:
+            if not talk.ready:
+                link.step("replay")
+            message = self._read(link, event, frame.d)
+        await link.take(message, partial(self._stored, talk, seq, event))
+
+    async def _stored(self, talk: _Talk, seq: int, event: str | None) -> None:
+        talk.done = seq
+        if event == "READY":
             self.degraded = talk.intents != self._intents
             self._online(talk, Continuity.FRESH)
         elif event == "RESUMED":
             self._online(talk, Continuity.RESUMED)
-        elif event in wire.SCENES:
-            if not talk.ready:
-                link.step("replay")
-            await self._deliver(link, event, frame.d)
-        talk.done = seq
 
     def _online(self, talk: _Talk, continuity: Continuity) -> None:
         # It serves; what it said of the login limit is old from now on.

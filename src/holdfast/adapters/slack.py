@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -45,7 +46,7 @@ from holdfast.adapters.slack_history import (
     readable,
     remember,
 )
-from holdfast.messages import Attachment, Outbound, Receipt
+from holdfast.messages import Attachment, Inbound, Outbound, Receipt
 from holdfast.supervision import Cause, Kind
 
 SILENCE, GRACE = 45.0, 15.0
@@ -166,33 +167,34 @@ class Slack(Adapter):
                         raise Disconnect(planned)
                     link.going_away(planned.message)
                 elif frame.envelope_id:
-                    if frame.type == "events_api":
-                        await self._take(link, frame, me)
                     # Commands and clicks are not for us, but Slack wants a receipt for them too.
-                    await ws.send(msgspec.json.encode({"envelope_id": frame.envelope_id}).decode())
+                    events = frame.type == "events_api"
+                    message = await self._heard(link, frame, me) if events else None
+                    receipt = msgspec.json.encode({"envelope_id": frame.envelope_id}).decode()
+                    await link.take(message, partial(ws.send, receipt))
         except WebSocketClosed as closed:
             if planned is None:
                 raise
             raise Disconnect(planned) from closed
 
-    async def _take(self, link: Link, frame: wire.Frame, me: Bot) -> None:
-        """Store the message of an event; returning allows the acknowledgement."""
+    async def _heard(self, link: Link, frame: wire.Frame, me: Bot) -> Inbound | None:
+        """The message of an event, noted in the cursor; None when it brings none for us."""
         try:
             event = decode(wire.Payload, bytes(frame.payload)).event
             if decode(wire.Event, bytes(event)).type in wire.ENDS:
+                await link.commit()  # what came before does not wait for the answer
                 await self._api.whoami(link.http)
             if (message := wire.heard(event)) is None:
-                return
+                return None
             taken = wire.inbound(message, message.channel, me)
         except BadFrame as error:
             link.skip(str(error), bytes(frame.payload))
-            return
-        if taken is None:
-            return
-        remember(link.cursor, message, message.channel)
-        if overheard(message, message.channel):
-            link.cursor["overhears"] = True
-        await link.deliver(taken)
+            return None
+        if taken is not None:
+            remember(link.cursor, message, message.channel)
+            if overheard(message, message.channel):
+                link.cursor["overhears"] = True
+        return taken
 
     # -- calls --------------------------------------------------------------------------------
 

@@ -99,6 +99,12 @@ class WebChat(Adapter):
     def __init__(self, settings: WebChatSettings, tools: Tools) -> None:
         self._settings, self._tools = settings, tools
         self._visitors = Visitors()
+        self._listener = ""
+
+    @property
+    def endpoint(self) -> str:
+        """The listener that serves the page, as far as it has been seen."""
+        return self._listener
 
     @property
     def identity(self) -> str:
@@ -115,6 +121,7 @@ class WebChat(Adapter):
         self._visitors.open(_now())
         proof, proven = secrets.token_hex(16), False
         async with link.hooks(self._settings.path) as requests, asyncio.TaskGroup() as tasks:
+            self._listener = link.hooks_url
             visit = partial(_visit, link.http, self._own_url(link), proof)
             link.on_beat(visit)
             link.on_probe(visit)

@@ -43,6 +43,16 @@ COMMANDS = {
             "holdfast check",
         ),
         Command(
+            "doctor",
+            _HERE + "doctor:doctor",
+            "find out what is wrong with machine, network and accounts",
+            "Look at clock, names, IPv6, proxy, TLS, portals, limits, disk, permissions and at who "
+            "else uses a token, and say what to do. Contacts only servers of the configuration, "
+            "shows no secret, takes some 5 seconds. Exits with 1 when something does not work "
+            "until somebody mends it.",
+            "holdfast doctor",
+        ),
+        Command(
             "run",
             _HERE + "run:run",
             "run the gateway in the foreground",
@@ -146,6 +156,23 @@ COMMANDS = {
             "holdfast send my-bot 4217 'The backup is done.'",
         ),
         Command(
+            "alerts",
+            _HERE + "alerts:test",
+            "try the ways by which you are told of trouble",
+            "`test` makes the running gateway send a harmless alert on every way of the table "
+            "`[alerts]`, and says what became of it. Exits with 1 when any of them failed.",
+            "holdfast alerts test",
+        ),
+        Command(
+            "mcp",
+            _HERE + "mcp:mcp",
+            "let a language model look after the accounts",
+            "Serve the Model Context Protocol on standard input and output, or over streamable "
+            "HTTP with --listen. It asks the running gateway on its control socket, and says so "
+            "when there is none.",
+            "holdfast mcp --read-only",
+        ),
+        Command(
             "backup",
             _HERE + "care:backup",
             "copy the journal, also while the gateway runs",
@@ -162,6 +189,15 @@ COMMANDS = {
             "holdfast reload",
         ),
         Command(
+            "service",
+            _HERE + "service:install",
+            "run the gateway as a service of systemd",
+            "`install` writes a unit for this configuration and starts it, `uninstall` stops and "
+            "removes it; configuration, secrets and state stay. Root gets a service of the "
+            "machine, anybody else one of their own.",
+            "holdfast service install --dry-run",
+        ),
+        Command(
             "demo",
             _HERE + "setup:demo",
             "watch it heal; needs no account and no network",
@@ -174,10 +210,11 @@ COMMANDS = {
             "lab",
             _HERE + "lab:crash",
             "prove what is promised; needs no account and no network",
-            "Prove what is promised, on simulated platforms: `crash` kills a gateway every few "
-            "seconds and compares what was said, heard and kept. Ends with a line of JSON; exits "
-            "with 0 only if nothing was lost, unreported, out of order or doubled.",
-            "holdfast lab crash --minutes 10 --seed 1",
+            "Prove what is promised, on simulated platforms. `run` plays one of the ninety ways in "
+            "which connections die, `score` plays all of them on all platforms, `crash` kills a "
+            "gateway every few seconds and compares what was said, heard and kept. Exits with 0 "
+            "only if every promise was kept, with 3 if a mode can not happen on a platform.",
+            "holdfast lab run zombie-half-open --platform qqbot",
         ),
         Command(
             "version",
@@ -225,6 +262,23 @@ VERBS = {
 }
 
 LAB = {
+    "list": Verb(
+        "list_modes",
+        "list the failure modes and the subjects",
+        "List the failure modes, what each is, and who can be put to the test.",
+    ),
+    "run": Verb(
+        "run",
+        "play one failure mode",
+        "Play one failure mode and judge what came of it. Exits with 0 when every promise was "
+        "kept, with 1 when one was broken, with 3 when the mode can not happen there.",
+    ),
+    "score": Verb(
+        "score",
+        "play every failure mode on every platform",
+        "Play the failure modes on the platforms, for each subject, and write the table of what "
+        "was survived. Exits with 1 when Holdfast failed anywhere.",
+    ),
     "crash": Verb(
         "crash",
         "kill a gateway every few seconds and look for losses and doubles",
@@ -234,6 +288,31 @@ LAB = {
     ),
 }
 """What the lab can prove."""
+
+SERVICE = {
+    "install": Verb(
+        "install",
+        "write the unit and start it",
+        "Write the unit of systemd that runs the gateway with this configuration, and start it, "
+        "now and at each boot. A unit that Holdfast did not write is left alone.",
+    ),
+    "uninstall": Verb(
+        "uninstall",
+        "stop it and remove the unit",
+        "Stop the service and remove its unit. Configuration, secrets and state stay.",
+    ),
+}
+"""What can be done with the service."""
+
+ALERTS = {
+    "test": Verb(
+        "test",
+        "send a test on every way",
+        "Send a harmless alert on every way, and say what became of it. A web hook that does not "
+        "answer takes minutes.",
+    ),
+}
+"""What can be done with alerts."""
 
 BOXES = {
     "inbox": STATES[Box.INBOX],

@@ -3,8 +3,91 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import json
 import sys
+from collections.abc import Collection
+from dataclasses import asdict
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from holdfast.cli.exits import CommandFailed, Exit
+
+if TYPE_CHECKING:
+    from holdfast.lab.engine import Result
+
+
+def list_modes(args: argparse.Namespace) -> int:
+    """``holdfast lab list``."""
+    modes, subjects = _modes(), _subjects()
+    if args.json:
+        told = {
+            name: {
+                "group": mode.group,
+                "what": mode.what,
+                "clock": mode.clock,
+                "why": mode.why,
+                "quick": mode.quick,
+                "variants": {v: [step.words for step in mode.variants[v]] for v in mode.variants},
+            }
+            for name, mode in modes.items()
+        }
+        print(json.dumps({"modes": told, "subjects": list(subjects)}))
+        return Exit.OK
+    width = max(map(len, modes))
+    for name, mode in modes.items():
+        print(f"{name:{width}}  {mode.what}")
+    print(f"subjects: {', '.join(subjects)}")
+    return Exit.OK
+
+
+def run(args: argparse.Namespace) -> int:
+    """``holdfast lab run``."""
+    _known(args.mode, _modes(), "failure mode")
+    _known(args.subject, _subjects(), "subject")
+    variants = _modes()[args.mode].variants
+    if args.variant is not None:
+        _known(args.variant, variants, f"variant of {args.mode}")
+    score = import_module("holdfast.lab.score")
+    wanted = [
+        cell
+        for cell in score.cells([args.subject], [args.mode], args.platform)
+        if args.variant in (None, cell.variant)
+    ]
+    results = score.score(wanted, lambda result: None if args.json else print(_line(result)))
+    if args.json:
+        print(json.dumps([asdict(result) for result in results]))
+    return _exit(results)
+
+
+def score(args: argparse.Namespace) -> int:
+    """``holdfast lab score``."""
+    for name in args.mode:
+        _known(name, _modes(), "failure mode")
+    subjects = args.subject or ["holdfast"]
+    for name in subjects:
+        _known(name, _subjects(), "subject")
+    engine, page = import_module("holdfast.lab.score"), import_module("holdfast.lab.score_page")
+    wanted = list(engine.cells(subjects, args.mode, args.platform, quick=args.quick))
+    done = 0
+
+    def told(result: Result) -> None:
+        nonlocal done
+        done += 1
+        print(f"{done} of {len(wanted)}: {_line(result)}", file=sys.stderr, flush=True)
+
+    results = engine.score(wanted, told)
+    command = " ".join(["holdfast", *sys.argv[1:]])
+    document = page.document(results, command)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "score.json").write_text(json.dumps(document) + "\n")
+        (args.out / "score.md").write_text(page.markdown(results, command))
+        html = import_module("holdfast.lab.score_html")
+        (args.out / "score.html").write_text(html.page(results, command, document["date"]))
+    print(json.dumps(document) if args.json else page.summary(results))
+    mine = [result for result in results if result.subject == "holdfast"]
+    return Exit.FAILED if _exit(mine) == Exit.FAILED else Exit.OK
 
 
 def crash(args: argparse.Namespace) -> int:
@@ -12,3 +95,33 @@ def crash(args: argparse.Namespace) -> int:
     quiet = args.json and not sys.stderr.isatty()
     main = import_module("holdfast.lab.crash").main
     return int(main(args.minutes, args.seed, args.platform, quiet=quiet))
+
+
+def _modes() -> dict[str, Any]:
+    return dict(import_module("holdfast.lab.modes").MODES)
+
+
+def _subjects() -> dict[str, Any]:
+    return dict(import_module("holdfast.lab.subjects.registry").SUBJECTS)
+
+
+def _known(name: str, names: Collection[str], what: str) -> None:
+    """Raises CommandFailed for a name that is none of them."""
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        meant = f"did you mean {near[0]}?" if near else "`holdfast lab list` names them"
+        raise CommandFailed(f"there is no {what} {name!r}", meant, Exit.USAGE)
+
+
+def _line(result: Result) -> str:
+    head = f"{result.mode} ({result.variant}) on {result.platform}, {result.subject}: "
+    told = "; ".join(result.reasons)
+    return head + result.outcome + (f": {told}" if told else "") + f" [{result.took_s:g} s]"
+
+
+def _exit(results: Collection[Result]) -> Exit:
+    """What several plays come to: one failure fails, one pass passes."""
+    outcomes = {str(result.outcome) for result in results}
+    if "fail" in outcomes:
+        return Exit.FAILED
+    return Exit.OK if "pass" in outcomes else Exit.ATTENTION

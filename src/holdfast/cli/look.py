@@ -17,6 +17,7 @@ from holdfast.cli.exits import CommandFailed, Exit
 from holdfast.cli.journal import Journal
 from holdfast.cli.tables import Cell, Table, Tone
 from holdfast.config import state_dir_of
+from holdfast.observe.incidents import Incident
 from holdfast.observe.status import (
     FILE_NAME,
     SCHEMA,
@@ -231,6 +232,8 @@ def explain(args: argparse.Namespace) -> int:
 
 def history(args: argparse.Namespace) -> int:
     """``holdfast history``: from the gateway, or from the journal when none is running."""
+    if args.incidents:
+        return _incidents(args)
     account, limit = args.account, args.limit
     resource = "history" if account is None else account_path(account, "history")
     answer = Journal(args).look(
@@ -251,6 +254,30 @@ def history(args: argparse.Namespace) -> int:
             str(line.generation),
             "-" if line.retry_in is None else words.duration(line.retry_in),
             f"{line.code}: {line.message}" if line.code else "-",
+        )
+    tables.show(table)
+    return Exit.OK
+
+
+def _incidents(args: argparse.Namespace) -> int:
+    """The times without connection. Raises CommandFailed when no gateway answers."""
+    path = "incidents" if args.account is None else account_path(args.account, "incidents")
+    control = Control(state_dir_of(args.config))
+    found = control.ask(f"{path}?limit={args.limit}", list[Incident])
+    if args.json:
+        tables.show_json(found)
+        return Exit.OK
+    now = time.time()
+    table = Table(("LOST", "ACCOUNT", "FOR", "END", "TRIES", "WHY"))
+    for one in found:
+        cause = one.cause
+        table.add(
+            words.clock(one.since),
+            one.account,
+            words.duration((one.until or now) - one.since),
+            one.end.value if one.end else Cell("lasts", Tone.BAD),
+            str(one.attempts),
+            "-" if cause is None else _short(cause),
         )
     tables.show(table)
     return Exit.OK

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from holdfast.adapters import BUILT_IN
-from holdfast.cli.catalogue import BOXES, COMMANDS, LAB, VERBS, Command, Verb
+from holdfast.cli import lab_arguments
+from holdfast.cli.catalogue import ALERTS, BOXES, COMMANDS, LAB, SERVICE, VERBS, Command, Verb
+from holdfast.cli.lab_arguments import length_of_time
 
 __all__ = ["COMMANDS", "arguments", "build", "reference"]
 
@@ -31,6 +33,8 @@ exit codes: 0 it worked, 1 it failed, 2 wrong command line, 3 an account needs a
 CONFIG_HELP = "the configuration (default: $HOLDFAST_CONFIG, else ./holdfast.toml)"
 
 LEVELS = ("debug", "info", "warning", "error")
+
+FORMATS = ("kv", "json")
 
 
 def build() -> argparse.ArgumentParser:
@@ -68,7 +72,8 @@ def _add_config(sub: argparse.ArgumentParser) -> None:
 
 
 def _verbs(command: str) -> dict[str, Verb]:
-    return LAB if command == "lab" else VERBS if command in BOXES else {}
+    own = {"lab": LAB, "alerts": ALERTS, "service": SERVICE}
+    return own.get(command, VERBS if command in BOXES else {})
 
 
 def _add_verbs(sub: argparse.ArgumentParser, command: Command, verbs: dict[str, Verb]) -> None:
@@ -82,8 +87,10 @@ def _add_verbs(sub: argparse.ArgumentParser, command: Command, verbs: dict[str, 
 
 def _add_verb_arguments(sub: argparse.ArgumentParser, command: str, verb: str) -> None:
     if command == "lab":
-        _add_crash(sub)
-    else:
+        lab_arguments.add(sub, verb)
+    elif command == "service":
+        _add_service(sub, verb)
+    elif command in BOXES:
         _add_box(sub, command, verb)
     _add_json(sub)
 
@@ -107,6 +114,25 @@ def _add_box(sub: argparse.ArgumentParser, box: str, verb: str) -> None:
         )
 
 
+def _add_service(sub: argparse.ArgumentParser, verb: str) -> None:
+    sub.add_argument(
+        "--dry-run", action="store_true", help="only print what would be written and done"
+    )
+    whose = sub.add_mutually_exclusive_group()
+    whose.add_argument(
+        "--system", action="store_true", help="the machine's service (default for root)"
+    )
+    whose.add_argument(
+        "--user", action="store_true", help="a service of this user's own (default for others)"
+    )
+    if verb == "install":
+        sub.add_argument(
+            "--run-as",
+            metavar="NAME",
+            help="the account that the machine's service runs under (default: holdfast)",
+        )
+
+
 NAMES_HELP = "a message's name as `list` prints it, for example in-17 or out-4"
 
 
@@ -120,27 +146,6 @@ def _add_filters(sub: argparse.ArgumentParser, box: str) -> None:
         choices=BOXES[box],
         metavar="STATE",
         help=f"only messages in this state: {', '.join(BOXES[box])}; may be repeated",
-    )
-
-
-def _add_crash(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--minutes",
-        type=_seconds,
-        default=1.0,
-        metavar="N",
-        help="how long users write (default: 1); the end takes a little longer",
-    )
-    sub.add_argument(
-        "--seed", type=int, metavar="S", help="repeat the choices of another run (default: new)"
-    )
-    sub.add_argument(
-        "--platform",
-        action="append",
-        default=[],
-        choices=sorted(BUILT_IN),
-        metavar="PLATFORM",
-        help="only this one; may be repeated (default: all that can be played)",
     )
 
 
@@ -184,6 +189,11 @@ def _add_arguments(sub: argparse.ArgumentParser, command: str) -> None:
             sub.add_argument(
                 "--limit", type=_count, default=50, metavar="N", help="lines at most (default: 50)"
             )
+            sub.add_argument(
+                "--incidents",
+                action="store_true",
+                help="a line for each time without connection; asks the running gateway",
+            )
         case "kick":
             which = sub.add_mutually_exclusive_group(required=True)
             which.add_argument("account", nargs="?", metavar="ACCOUNT", help="its name")
@@ -211,21 +221,41 @@ def _add_arguments(sub: argparse.ArgumentParser, command: str) -> None:
                 action="store_true",
                 help="also to a chat of which the journal has no message",
             )
+        case "mcp":
+            _add_mcp(sub)
         case "backup":
             sub.add_argument("file", type=Path, metavar="FILE", help="what to write; must be new")
         case "demo":
             sub.add_argument(
-                "--seconds", type=_seconds, metavar="N", help="end after so long (default: Ctrl-C)"
+                "--seconds",
+                type=length_of_time,
+                metavar="N",
+                help="end after so long (default: Ctrl-C)",
             )
             sub.add_argument(
                 "--port", type=_port, default=0, metavar="P", help="for its page (default: any)"
             )
-    if command != "run":
+    if command not in ("run", "mcp"):
         _add_json(sub)
 
 
 def _add_json(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _add_mcp(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--read-only", action="store_true", help="leave out the tools that change anything"
+    )
+    sub.add_argument(
+        "--listen",
+        type=_address,
+        metavar="HOST:PORT",
+        help="serve over HTTP; any host but this machine's own demands a token",
+    )
+    sub.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="holds what callers over HTTP must show"
+    )
 
 
 def _add_run(sub: argparse.ArgumentParser) -> None:
@@ -236,7 +266,13 @@ def _add_run(sub: argparse.ArgumentParser) -> None:
         metavar="LEVEL",
         help=f"log what is at least so grave: {', '.join(LEVELS)} (default: info)",
     )
-    sub.add_argument("--log-json", action="store_true", help="log lines as JSON objects")
+    sub.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="kv",
+        metavar="FORMAT",
+        help="log lines as key=value pairs (kv, the default) or as JSON objects (json)",
+    )
     sub.add_argument(
         "--no-uvloop", action="store_true", help="use Python's own event loop, not uvloop"
     )
@@ -255,20 +291,17 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host, int(port)
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0.0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time above 0")
-    return number
 
 
 # -- the reference --------------------------------------------------------------------------------

@@ -20,9 +20,13 @@ from holdfast.cli.journal import JOURNAL
 from holdfast.config import Config, load
 from holdfast.errors import ConfigError, StoreError
 from holdfast.gateway.gateway import Gateway
+from holdfast.observe.history import FILE_NAME, History
 from holdfast.store.journal import open_journal
 from holdfast.store.protocol import Store
-from holdfast.web.api import ControlServer, reload
+from holdfast.web.api import reload
+from holdfast.web.control_server import ControlServer
+from holdfast.web.metrics_api import MetricsApi
+from holdfast.web.server import HttpServer
 
 __all__ = ["JOURNAL", "STOP_LIMIT", "Signals", "run", "serve"]
 
@@ -34,7 +38,7 @@ STOP_LIMIT = 5.0
 
 def run(args: argparse.Namespace) -> int:
     """``holdfast run``."""
-    redaction = logs.set_up(args.log_level, args.log_json)
+    redaction = logs.set_up(args.log_level, args.log_format)
     factory = None if args.no_uvloop else _uvloop()
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(serve(args.config, redaction))
@@ -61,32 +65,40 @@ async def serve(path: Path, redaction: logs.Redaction) -> Exit:
         store = await open_journal(
             config.state_dir / JOURNAL, config.accounts, retention=config.gateway.retention
         )
-        gateway = await _start(config, store)
-        server = ControlServer(gateway)
+        history = History(config.state_dir / FILE_NAME)
+        gateway = await _start(config, store, history)
+        server = ControlServer(gateway, history)
+        pages = HttpServer(gateway, history, [MetricsApi(gateway)])
         signals.reload = partial(_reload, gateway, redaction)
         try:
             await _listen(server)
+            await pages.start()
             log.info("started accounts=%d pid=%d", len(gateway.desks), os.getpid())
             await signals.stop.wait()
             log.info("stopping")
         finally:
-            await asyncio.gather(server.stop(), gateway.stop())
+            await asyncio.gather(server.stop(), pages.stop(), gateway.stop())
+            await history.stop()  # last, as it is told that the accounts have stopped
         log.info("stopped")
     finally:
         signals.release()
     return Exit.OK
 
 
-async def _start(config: Config, store: Store) -> Gateway:
+async def _start(config: Config, store: Store, history: History) -> Gateway:
     gateway = Gateway(config, store)
+    await history.start()
+    gateway.listeners.append(history.report)
     try:
         await gateway.start()
     except ConfigError:
         # Nothing was started; the last status of the former gateway stays as it is.
+        await history.stop()
         await store.close()
         raise
     except BaseException:
         await gateway.stop()
+        await history.stop()
         raise
     return gateway
 

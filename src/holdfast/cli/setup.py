@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,13 +149,18 @@ def _adapter(
 
 async def _health(adapter: Adapter, client: HttpClient) -> Health:
     """The adapter's own check, bounded; an error is a verdict too."""
-    from holdfast.adapter import Health, cause_of
+    from holdfast.adapter import Health
+    from holdfast.gateway.classify import classified, cleaned
+    from holdfast.secrets import redaction_of
 
     try:
         async with asyncio.timeout(CHECK_LIMIT):
-            return await adapter.check()
+            health = await adapter.check()
     except Exception as error:
-        return Health(cause=adapter.classify(error) or cause_of(error))
+        return Health(cause=classified(adapter, error))
+    else:
+        cause = health.cause and cleaned(health.cause, redaction_of(adapter))
+        return replace(health, cause=cause)
     finally:
         await client.close()
 

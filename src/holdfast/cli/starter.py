@@ -10,6 +10,7 @@ HEAD = """\
 # 1. Fill in the accounts below. Secrets stay outside this file:
 #        token = { env = "NAME" }           an environment variable
 #        token = { file = "secrets/name" }  a file, relative to this one
+#        token = { keyring = "holdfast/x" } the system keyring, with holdfast[keyring]
 # 2. holdfast check     do the credentials work?
 # 3. holdfast run       run the gateway; `holdfast status` shows how every account is
 

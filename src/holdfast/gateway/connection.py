@@ -8,6 +8,7 @@ while there is time, and synchronously in the callback in any case.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -15,10 +16,19 @@ from functools import partial
 from typing import Any, Protocol
 
 from holdfast import killpoints
-from holdfast.adapter import Adapter, AdapterError, Continuity, Disconnect, HookRequest, Http
+from holdfast.adapter import (
+    Adapter,
+    AdapterError,
+    Continuity,
+    Disconnect,
+    HookRequest,
+    Http,
+    WebSocketClosed,
+)
 from holdfast.gateway.classify import classified
 from holdfast.gateway.hooks import HookServer
-from holdfast.gateway.net import HttpClient, LiveWebSocket
+from holdfast.gateway.net import HttpClient
+from holdfast.gateway.websocket import LiveWebSocket
 from holdfast.messages import Inbound
 from holdfast.supervision import (
     Alive,
@@ -40,6 +50,9 @@ log = logging.getLogger("holdfast.connection")
 BEAT_LIMIT = 10.0
 """Seconds in which a heartbeat must have been sent (for a web hook: its API probe answered)."""
 
+
+BATCH = 256
+"""Messages of one transaction; a burst of more is stored in several."""
 
 ALIVE_EVERY = 10
 """Acknowledged heartbeats between two log lines: silence must not be mistaken for death."""
@@ -94,6 +107,8 @@ class Connection:
         self._probe: Callable[[], Awaitable[None]] | None = None
         self._helpers: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._taken: list[Inbound] = []
+        self._then: list[Callable[[], Awaitable[None]]] = []
         self._over = False
         self._acks = 0
 
@@ -177,7 +192,13 @@ class Connection:
 
     async def _run(self) -> None:
         self.cursor = await self._host.load_cursor()
-        await self._host.adapter.run(self)
+        try:
+            await self._host.adapter.run(self)
+        except AdapterError:
+            with contextlib.suppress(WebSocketClosed):  # of acknowledgements on a closed socket
+                await self._store_taken()
+            raise
+        await self._store_taken()
 
     async def _check(self) -> None:
         health = await self._host.adapter.check()
@@ -269,7 +290,12 @@ class Connection:
         """See `holdfast.adapter.Link.websocket`."""
         self._still_ours()
         ws = await self._client.websocket(
-            url, headers=headers, max_size=max_size, close_code=close_code, alive=self.alive
+            url,
+            headers=headers,
+            max_size=max_size,
+            close_code=close_code,
+            alive=self.alive,
+            idle=self._store_taken,
         )
         self._sockets.append(ws)
         return ws
@@ -284,19 +310,48 @@ class Connection:
         self._still_ours()
         return self._host.hooks.listen(path, self._host.name)
 
+    async def take(
+        self, message: Inbound | None, then: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """See `holdfast.adapter.Link.take`."""
+        self._still_ours()
+        if message is not None:
+            self._taken.append(message)
+        if not self._taken:
+            if then is not None:
+                await then()
+            return
+        if then is not None:
+            self._then.append(then)
+        if not self._sockets or len(self._taken) >= BATCH:
+            await self.deliver()
+
     async def deliver(self, *messages: Inbound) -> None:
         """See `holdfast.adapter.Link.deliver`."""
         self._still_ours()
+        taken, self._taken = self._taken, []
+        then, self._then = self._then, []
+        messages = (*taken, *messages)
         if messages:
             killpoints.reach("after-receive")
-        await self._host.accept(messages, dict(self.cursor))
+        try:
+            await self._host.accept(messages, dict(self.cursor))
+        except BaseException:
+            # The cursor has passed them: it must not be stored without them.
+            self._taken[:0], self._then[:0] = taken, then
+            raise
         if messages:
             killpoints.reach("after-persist")
+        for call in then:
+            await call()
 
     async def commit(self) -> None:
         """See `holdfast.adapter.Link.commit`."""
-        self._still_ours()
-        await self._host.accept((), dict(self.cursor))
+        await self.deliver()
+
+    async def _store_taken(self) -> None:
+        if self._taken:
+            await self.deliver()
 
     def gap(self, reason: str, since: float | None = None) -> None:
         """See `holdfast.adapter.Link.gap`."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from holdfast.adapter import Adapter
 from holdfast.config import AccountConfig, Config, check_identities
 from holdfast.errors import StoreError
 from holdfast.gateway.account import Account, AccountTools
+from holdfast.gateway.alerting import Alerting
 from holdfast.gateway.dns import Resolver
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.lanes import Lanes, Limits
@@ -28,6 +30,8 @@ from holdfast.gateway.reachability import Reachability
 from holdfast.gateway.sender import Sender
 from holdfast.gateway.watchdog import LoopWatchdog, SuspendDetector
 from holdfast.messages import Outbound
+from holdfast.observe.ledger import Ledger
+from holdfast.observe.metrics import Reading
 from holdfast.observe.reporter import Reporter
 from holdfast.observe.status import (
     FILE_NAME,
@@ -95,10 +99,12 @@ class Gateway:
         clock: Callable[[], float] = time.time,
         service: ServiceManager | None = None,
         watchdog: LoopWatchdog | None = None,
+        suspend: SuspendDetector | None = None,
+        tls: ssl.SSLContext | None = None,
         pulse: float = PULSE,
     ) -> None:
-        """``pulse`` is the time between two looks at the clocks and two status writes at most;
-        tests of days slow it down."""
+        """``tls`` says whom to trust, by default whom the system does. ``pulse`` is the time
+        between two looks at the clocks and two status writes at most; tests of days slow it."""
         self.config, self.store = config, store
         self.desks: dict[str, Desk] = {}
         self.started_at = clock()
@@ -107,16 +113,18 @@ class Gateway:
         host, _, port = config.gateway.hook_listen.rpartition(":")
         self.hooks = HookServer(host, int(port))
         self.watchdog = watchdog or LoopWatchdog()
-        self._resolver = resolver or Resolver()
+        self._resolver, self._tls = resolver or Resolver(), tls
         self._rand, self._clock = rand, clock
-        self._reachability = Reachability(Net(self._resolver, config.gateway.proxy), rand=rand)
-        self._reporter = Reporter()
+        self.alerting = Alerting(self, Net(self._resolver, config.gateway.proxy), clock)
+        reached = Net(self._resolver, config.gateway.proxy, tls)
+        self._reachability = Reachability(reached, rand=rand)
+        self._reporter, self._ledger = Reporter(), Ledger()
         self._status = StatusWriter(
             config.state_dir / FILE_NAME, self.status, period=max(pulse, PERIOD)
         )
         self._pulse_every = pulse
         self._service = service or ServiceManager()
-        self._suspend = SuspendDetector()
+        self._suspend = suspend or SuspendDetector()
         self._pulse: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._store_trouble = "ok"
@@ -133,7 +141,8 @@ class Gateway:
         desks = [self._build(account) for account in self.config.accounts.values()]
         self._check_identities(desks)
         self.desks.update({desk.config.name: desk for desk in desks})
-        self._reachability.start(self._network_changed)
+        await self.alerting.start()
+        self._reachability.start(self.network_changed)
         self._status.start()
         self.watchdog.start()
         self._pulse = asyncio.create_task(self._beat(), name="gateway pulse")
@@ -147,7 +156,8 @@ class Gateway:
     async def stop(self) -> None:
         """Stop every account within 5 s, write the last status, close the journal."""
         self._service.send("STOPPING=1")
-        await asyncio.gather(*(desk.stop() for desk in self.desks.values()))
+        # The alerts first: that the accounts stop is no news.
+        await asyncio.gather(self.alerting.stop(), *(desk.stop() for desk in self.desks.values()))
         await self._reachability.stop()
         await self.hooks.stop()
         if self._pulse is not None:
@@ -249,6 +259,11 @@ class Gateway:
                 desk.sender.put([entry.owed()])
             return entry
 
+    def network_changed(self) -> None:
+        """The kernel reports a new route or address: every proof of life is in doubt."""
+        for desk in self.desks.values():
+            desk.account.woke(0.0)
+
     async def post(self, name: str, messages: Sequence[Outbound]) -> list[Owed]:
         """Owe messages that answer nothing; durable on return. Their keys must be new.
 
@@ -283,6 +298,17 @@ class Gateway:
             store=self._store_trouble if self._store_trouble != "ok" else self.store.notice or "ok",
         )
 
+    def reading(self) -> Reading:
+        """What the metrics are made of, true now; the journal is not asked."""
+        return Reading(
+            status=self.status(),
+            totals=self._ledger.totals(),
+            loop_lag=self.watchdog.lag,
+            loop_stalls=self.watchdog.stalls,
+            status_writes=self._status.writes,
+            status_write_failures=self._status.failures,
+        )
+
     def summary(self) -> str:
         """One line for the service manager."""
         states = [desk.account.view().published.value for desk in self.desks.values()]
@@ -315,7 +341,7 @@ class Gateway:
 
     def _build(self, config: AccountConfig, whole: Config | None = None) -> Desk:
         whole = whole or self.config
-        net = Net(self._resolver, config.proxy)
+        net = Net(self._resolver, config.proxy, self._tls)
         client = net.client()
         adapter = config.adapter(config.settings, AccountTools(client, whole.gateway.hook_url))
         sender = Sender(
@@ -388,6 +414,7 @@ class Gateway:
         desk = self.desks.get(account.name)
         if desk is not None and desk.account is account:
             desk.lanes.put(rows)
+        self.alerting.received(account.name, rows)
 
     def _on_report(self, account: Account, report: Report) -> None:
         name, view = account.name, report.view
@@ -398,16 +425,14 @@ class Gateway:
             name, account.adapter.endpoint, view, partial(account.kick, operator=False)
         )
         self._status.changed()
+        self._ledger.report(name, account.adapter.platform, report)
+        paused = desk is not None and desk.paused
+        self.alerting.report(name, account.adapter.platform, report, paused=paused)
         for listener in self.listeners:
             listener(name, report)
         transition = self._reporter.report(name, report, account.wall(view.at))
         if transition is not None:
             self._spawn(self.store.record(transition), "history")
-
-    def _network_changed(self) -> None:
-        """The kernel reports a new route or address: every proof of life is in doubt."""
-        for desk in self.desks.values():
-            desk.account.woke(0.0)
 
     # -- the gateway's own pulse --------------------------------------------------------------
 

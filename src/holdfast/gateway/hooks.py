@@ -12,7 +12,7 @@ from aiohttp import web
 
 from holdfast import killpoints
 from holdfast.adapter import Disconnect, WebSocketClosed
-from holdfast.gateway.net import POLITE_CLOSE, LiveWebSocket
+from holdfast.gateway.websocket import POLITE_CLOSE, LiveWebSocket
 from holdfast.supervision import Cause, Kind
 
 log = logging.getLogger("holdfast.hooks")

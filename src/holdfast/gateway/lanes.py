@@ -10,14 +10,16 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from holdfast import killpoints
 from holdfast.adapter import Adapter, Traits
 from holdfast.agents import Agent, Turn
 from holdfast.errors import StoreError
-from holdfast.gateway.classify import not_cancelled
+from holdfast.gateway.patience import Patience
 from holdfast.gateway.stored import stored
 from holdfast.messages import Attachment, Inbound, Outbound, Reply
 from holdfast.splitting import split
@@ -61,6 +63,7 @@ class Lanes:
         """Messages that became dead letters."""
         self._account, self._adapter, self._store = account, adapter, store
         self._limits, self._slots = limits, slots
+        self._patience = Patience(limits.timeout)
         self._on_owed, self._can_type = on_owed, can_type
         self._waiting: dict[str, deque[Received]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -142,14 +145,12 @@ class Lanes:
                 return
 
     async def _ask(self, message: Inbound, attempt: int) -> list[Reply]:
-        timeout = self._limits.timeout
-        deadline = asyncio.get_running_loop().time() + timeout
+        deadline = asyncio.get_running_loop().time() + self._limits.timeout
         turn = Turn(account=self._account, attempt=attempt, deadline=deadline)
-        typing = asyncio.create_task(self._typing(message), name=f"{self._account} typing")
+        typing = _Typing(partial(self._typing, message), f"{self._account} typing")
         try:
-            async with asyncio.timeout(timeout):
-                killpoints.reach("in-handler")
-                return await not_cancelled(self.agent(message, turn))
+            killpoints.reach("in-handler")
+            return await self._patience(self.agent(message, turn))
         except Exception as error:
             log.warning(
                 "handler failed account=%s message=%s attempt=%d reason=%s",
@@ -161,7 +162,7 @@ class Lanes:
             )
             raise
         finally:
-            typing.cancel()
+            typing.stop()
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
@@ -177,15 +178,30 @@ class Lanes:
 
     async def _typing(self, message: Inbound) -> None:
         traits = self._adapter.traits
-        if not traits.typing:
-            return
-        await asyncio.sleep(TYPING_AFTER)
-        while self._can_type():
+        while traits.typing and self._can_type():
             try:
                 await self._adapter.typing(message.chat, message.thread)
             except Exception as error:
                 log.debug("typing account=%s error=%s", self._account, error)
             await asyncio.sleep(traits.typing_every)
+
+
+class _Typing:
+    """Shows that an answer is being written, when that takes a while: most need no task."""
+
+    def __init__(self, show: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        self._show, self._name = show, name
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(TYPING_AFTER, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._show(), name=self._name)
+
+    def stop(self) -> None:
+        """The answer is there, or never will be."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 def compose(account: str, message: Inbound, answers: list[Reply], traits: Traits) -> list[Outbound]:

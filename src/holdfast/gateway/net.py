@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import io
 import socket
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import msgspec
-from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from holdfast import __version__
-from holdfast.adapter import HttpFailed, HttpReply, Part, WebSocketClosed, cause_of
+from holdfast.adapter import HttpFailed, HttpReply, Part, cause_of
 from holdfast.gateway.proxy import Proxies
+from holdfast.gateway.websocket import POLITE_CLOSE, LiveWebSocket
 from holdfast.supervision import Cause, Kind
 
 TCP_LIMIT = 5.0
@@ -33,14 +34,14 @@ TCP_LIMIT = 5.0
 CONNECT_LIMIT = 10.0
 """Seconds for a free place in the pool, DNS, TCP and TLS together."""
 
+CONNECT_SHARE = 0.8
+"""Of a short request's time that the same may take."""
+
 UPGRADE_LIMIT = 10.0
 """Seconds for a WebSocket upgrade after the connect."""
 
 IDLE_LIMIT = 5.0
 """Seconds an idle pooled connection is reused; NAT and platforms drop them silently later."""
-
-POLITE_CLOSE = 1.5
-"""Seconds for closing handshakes; then the socket is shut down."""
 
 USER_AGENT = f"holdfast/{__version__}"
 
@@ -156,12 +157,9 @@ class HttpClient:
             data = dict(form)
         elif parts is not None:
             data = _multipart(parts)
-        limits = aiohttp.ClientTimeout(
-            total=timeout, connect=min(CONNECT_LIMIT, timeout), sock_connect=min(TCP_LIMIT, timeout)
-        )
         try:
-            # The outer limit holds even where the library's own would not (a trickling body).
-            async with asyncio.timeout(timeout + 1.0):
+            # Ours for the whole: the library's own would not end a trickling body.
+            async with asyncio.timeout(timeout):
                 async with self.session().request(
                     method,
                     url,
@@ -169,13 +167,14 @@ class HttpClient:
                     params=query,
                     headers=sending,
                     proxy=self._proxies(url),
-                    timeout=limits,
+                    timeout=_limits(timeout),
                     allow_redirects=False,
+                    middlewares=(),
                 ) as answer:
                     content = await _read(answer, max_body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error) from error
-        return HttpReply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, content)
+        return HttpReply(answer.status, answer.headers, content)
 
     async def websocket(
         self,
@@ -185,6 +184,7 @@ class HttpClient:
         max_size: int,
         close_code: int,
         alive: Callable[[], None],
+        idle: Callable[[], Awaitable[None]] | None = None,
     ) -> LiveWebSocket:
         """Dial a WebSocket. Raises HttpFailed when connect or upgrade fails."""
         try:
@@ -198,12 +198,11 @@ class HttpClient:
                     timeout=aiohttp.ClientWSTimeout(ws_close=POLITE_CLOSE),
                 )
         except aiohttp.WSServerHandshakeError as error:
-            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-            reply = HttpReply(error.status, headers, b"")
+            reply = HttpReply(error.status, error.headers or {}, b"")
             raise HttpFailed(_upgrade_refused(reply), sent=True, reply=reply) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error) from error
-        return LiveWebSocket(ws, alive, close_code=close_code)
+        return LiveWebSocket(ws, alive, idle=idle, close_code=close_code)
 
     async def close(self) -> None:
         """Close politely within `POLITE_CLOSE` seconds, then drop what is left."""
@@ -235,78 +234,6 @@ class Net:
         return HttpClient(resolver=self.resolver, proxy=self.proxy, tls=self.tls)
 
 
-class LiveWebSocket:
-    """A WebSocket on which every frame, control frames included, is proof of life."""
-
-    def __init__(
-        self,
-        ws: aiohttp.ClientWebSocketResponse[Any] | web.WebSocketResponse[Any],
-        alive: Callable[[], None],
-        over: Callable[[], None] = lambda: None,
-        *,
-        close_code: int = 1000,
-    ) -> None:
-        self._ws, self._alive, self._over = ws, alive, over
-        self._close_code = close_code
-
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        while True:  # receive() ends it with WebSocketClosed
-            yield await self.receive()
-
-    async def receive(self) -> str | bytes:
-        """The next data frame. Raises WebSocketClosed."""
-        try:
-            return await self._next()
-        except WebSocketClosed:
-            self._over()
-            raise
-
-    async def _next(self) -> str | bytes:
-        while True:
-            frame = await self._ws.receive()
-            match frame.type:
-                case aiohttp.WSMsgType.TEXT | aiohttp.WSMsgType.BINARY:
-                    self._alive()
-                    return cast(str | bytes, frame.data)
-                case aiohttp.WSMsgType.PING:
-                    self._alive()
-                    with contextlib.suppress(ConnectionError, aiohttp.ClientError):
-                        await self._ws.pong(frame.data)
-                case aiohttp.WSMsgType.PONG:
-                    self._alive()
-                case aiohttp.WSMsgType.CLOSE:
-                    raise WebSocketClosed(int(frame.data or 1005), str(frame.extra or ""))
-                case aiohttp.WSMsgType.ERROR:
-                    code = getattr(frame.data, "code", None) or 1006
-                    raise WebSocketClosed(int(code), str(frame.data))
-                case _:
-                    raise WebSocketClosed(self._ws.close_code or 1006, "connection lost")
-
-    async def send(self, data: str | bytes) -> None:
-        """Send a data frame. Raises WebSocketClosed when the connection is gone."""
-        try:
-            if isinstance(data, str):
-                await self._ws.send_str(data)
-            else:
-                await self._ws.send_bytes(data)
-        except (ConnectionError, aiohttp.ClientError) as error:
-            raise WebSocketClosed(self._ws.close_code or 1006, str(error)) from error
-
-    async def ping(self) -> None:
-        """Send a ping; the pong counts as life by itself."""
-        try:
-            await self._ws.ping()
-        except (ConnectionError, aiohttp.ClientError) as error:
-            raise WebSocketClosed(self._ws.close_code or 1006, str(error)) from error
-
-    async def close(self) -> None:
-        """The closing handshake, bounded by `POLITE_CLOSE`."""
-        with contextlib.suppress(TimeoutError, ConnectionError, aiohttp.ClientError):
-            async with asyncio.timeout(POLITE_CLOSE):
-                await self._ws.close(code=self._close_code)
-        self._over()
-
-
 def _multipart(parts: list[Part]) -> aiohttp.FormData:
     form = aiohttp.FormData(default_to_multipart=True)
     for part in parts:
@@ -316,10 +243,19 @@ def _multipart(parts: list[Part]) -> aiohttp.FormData:
     return form
 
 
+@functools.lru_cache(maxsize=64)
+def _limits(timeout: float) -> aiohttp.ClientTimeout:
+    """Of the connect, so that what never left is known as such before the time is over."""
+    share = timeout * CONNECT_SHARE
+    return aiohttp.ClientTimeout(
+        connect=min(CONNECT_LIMIT, share), sock_connect=min(TCP_LIMIT, share)
+    )
+
+
 async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in answer.content.iter_any():
+    while chunk := await answer.content.readany():
         size += len(chunk)
         if size > limit:
             raise HttpFailed(

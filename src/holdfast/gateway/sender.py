@@ -25,7 +25,8 @@ from holdfast.adapter import (
     Rate,
     SendFailed,
 )
-from holdfast.gateway.classify import classified, not_cancelled
+from holdfast.gateway.classify import classified
+from holdfast.gateway.patience import Patience
 from holdfast.gateway.stored import stored
 from holdfast.messages import Receipt
 from holdfast.store.protocol import OutboxState, Owed, Store
@@ -81,6 +82,7 @@ class Sender:
         self._account, self._adapter, self._store = account, adapter, store
         self._ambiguous, self._clock, self._rand = ambiguous, clock, rand
         self._on_credentials = on_credentials
+        self._patience = Patience(SEND_LIMIT)
         self._up = asyncio.Event()
         self._back = asyncio.Event()
         self._chats: dict[str, deque[Owed]] = {}
@@ -186,8 +188,7 @@ class Sender:
         if not self._adapter.traits.idempotent:
             await stored(self._account, self._store.sending, row.row)
         killpoints.reach("before-send")
-        async with asyncio.timeout(SEND_LIMIT):
-            receipt = await not_cancelled(self._adapter.send(row.message))
+        receipt = await self._patience(self._adapter.send(row.message))
         killpoints.reach("after-send-before-record")
         return receipt
 
@@ -198,9 +199,10 @@ class Sender:
         comes back.
         """
         loop = asyncio.get_running_loop()
-        if binding:
-            await asyncio.sleep(max(0.0, ready_at - loop.time()))
-        else:
+        wait = ready_at - loop.time()
+        if wait > 0 and binding:
+            await asyncio.sleep(wait)
+        elif wait > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(ready_at):
                     await self._back.wait()

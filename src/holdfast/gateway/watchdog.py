@@ -103,7 +103,7 @@ class SuspendDetector:
         boot: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._boot = boot or _boot_clock
+        self._boot = boot or boot_clock
         self._monotonic = monotonic
         self._offset = self._boot() - self._monotonic()
 
@@ -114,6 +114,7 @@ class SuspendDetector:
         return slept if slept >= SLEPT_AFTER else 0.0
 
 
-def _boot_clock() -> float:
+def boot_clock() -> float:
+    """Seconds of a clock that nobody can set and that counts sleep, too, where there is one."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)

@@ -1,7 +1,7 @@
 """The agent that subjects answer with: an echo that can be told to misbehave by what it is asked.
 
 A message ``#sleep 60 ... token`` is answered after a minute. The last word is always the token, and
-the answer ends with it, whatever stands before.
+the answer ends with it, whatever stands before. ``#attempt`` tells which try it was.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from holdfast.lab.faults.blocker import block
 from holdfast.messages import Inbound
 
 PARTS = 3
-"""Replies to ``#parts``."""
+"""Replies to ``#parts``; only the last ends with the token."""
 
 
 async def answer(message: Inbound, turn: Turn) -> str | Sequence[str]:
@@ -36,6 +36,9 @@ async def answer(message: Inbound, turn: Turn) -> str | Sequence[str]:
             block(float(argument))
         case "#exit":
             os._exit(9)
+        case "#attempt":
+            return f"attempt {turn.attempt}: {text}"
         case "#parts":
-            return [f"part {number} of {text}" for number in range(1, PARTS + 1)]
+            *before, last = (f"part {number} of" for number in range(1, PARTS + 1))
+            return [*(f"{part} it" for part in before), f"{last} {text}"]
     return f"echo: {text}"

@@ -51,6 +51,14 @@ class Cable:
         """Carry everything again; connections that lost bytes are reset."""
         self(Relay.heal)
 
+    def lead_astray(self, port: int | None) -> None:
+        """Let another server on this machine take the platform's place; None: the platform.
+
+        Whoever is connected is reset. What the platform calls is where it was.
+        """
+        self.outward.retarget(HOST, self._server_port if port is None else port)
+        self.outward.rst()
+
     @property
     def broken(self) -> bool:
         """Whether the network is in a state in which nothing can be relied on."""

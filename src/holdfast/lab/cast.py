@@ -75,8 +75,9 @@ def _open_pages(webchat: Any, hook_url: str) -> None:
 
 
 def _redeliver_soon(feishu: Any) -> None:
-    """Every 5 s for some minutes, instead of after 15 s, 5 min, 1 h and 6 h."""
-    feishu.redelivery = (5.0,) * 60
+    """Every 5 s for some minutes, then each minute for a day, instead of after 15 s, 5 min, 1 h
+    and 6 h."""
+    feishu.redelivery = (5.0,) * 60 + (60.0,) * 1_440
 
 
 CAST: Mapping[str, Part] = {

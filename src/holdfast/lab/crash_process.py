@@ -37,6 +37,8 @@ class Process:
         """Where lives ended by SIGKILL: a kill point, or `RANDOM`."""
         self.accidents: list[int] = []
         """Exit statuses of lives that ended by themselves, which none may."""
+        self.environ: dict[str, str] = {}
+        """Variables besides those of this process, from the next life on."""
         self._process: asyncio.subprocess.Process | None = None
 
     async def live(self, life: Life) -> None:
@@ -57,6 +59,7 @@ class Process:
     async def start(self, charge: str | None = None) -> None:
         """Begin a life, to die at a kill point if one is given."""
         env = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        env |= self.environ
         if charge is not None:
             env[VARIABLE] = charge
         with self.log.open("ab") as log:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json as jsonlib
 import logging
 import sys
@@ -17,19 +18,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from holdfast.adapters import BUILT_IN
-from holdfast.config import Config, build
+from holdfast.config import Config, WebSettings, build
 from holdfast.gateway.gateway import Gateway
 from holdfast.lab.cabled_hooks import CabledHooks
 from holdfast.lab.cast import CAST, Part
 from holdfast.lab.play import Demo
 from holdfast.lab.show import show
 from holdfast.lab.stage import Stage
+from holdfast.observe.history import FILE_NAME, History
 from holdfast.store.protocol import Store
 from holdfast.store.sqlite import SqliteStore
-from holdfast.web.api import PREFIX, Api
+from holdfast.supervision import Report
+from holdfast.web.metrics_api import MetricsApi
+from holdfast.web.server import HttpServer
 
 POLICY = {"stable_after": 3.0, "quick_life": 1.0}
 """The demo's faults come seconds apart instead of days: so must the proof of stability."""
@@ -90,7 +92,7 @@ async def _hooks(stages: Mapping[str, Stage]) -> CabledHooks:
 def main(seconds: float | None, json: bool, port: int) -> int:
     """Run the demo; 0 only if all was healed and nothing was lost, doubled or lied about.
 
-    ``seconds=None`` plays until Ctrl-C. ``port`` is where the control API listens on loopback,
+    ``seconds=None`` plays until Ctrl-C. ``port`` is where the HTTP server listens on loopback,
     0 for any free port.
     """
     logging.getLogger("holdfast").setLevel(logging.CRITICAL)
@@ -131,13 +133,19 @@ async def _run(seconds: float | None, json: bool, port: int) -> Demo:
 
 @contextlib.asynccontextmanager
 async def _served(gateway: Gateway, port: int) -> AsyncIterator[str]:
-    """The control API on loopback while the demo runs; gives its URL. Raises OSError."""
-    app = web.Application()
-    Api(gateway).add_to(app)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-    await runner.setup()
+    """The HTTP server while the demo runs; gives its URL. Raises OSError."""
+    history = History(gateway.config.state_dir / FILE_NAME)
+    settings = WebSettings(listen=f"127.0.0.1:{port}")
+    server = HttpServer(gateway, history, [MetricsApi(gateway)], settings=settings)
+    await history.start()
     try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}{PREFIX}/status"
+        for name, desk in gateway.desks.items():  # they have reported before it was there
+            history.report(name, Report(desk.account.view(), "start"))
+        gateway.listeners.append(history.report)
+        await server.start()
+        if not server.port:
+            raise OSError(errno.EADDRINUSE, f"{settings.listen} can not be had")
+        yield server.url
     finally:
-        await runner.cleanup()
+        await server.stop()
+        await history.stop()

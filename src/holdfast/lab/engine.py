@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from holdfast.lab.cast import CAST
 from holdfast.lab.judge import Figures, judge, judge_ending
@@ -21,6 +21,9 @@ from holdfast.lab.scene import Scene, Seat
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Subject
 from holdfast.testing import run_virtual
+
+if TYPE_CHECKING:
+    from holdfast.lab.faults.tls import Authority
 
 LIMIT: Final = 3_600.0
 """Real seconds after which a play that does not end is broken off."""
@@ -65,7 +68,7 @@ def run(
     subject: Subject,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Result:
-    """Play it, on the clock the mode asks for. Never raises for what the subject does."""
+    """Play it, on the subject's clock. Never raises for what the subject does."""
     found = profile(platform)
     excuse = found.excuse(mode, variant) or _unable(mode, variant, platform, subject)
     if excuse is not None:
@@ -76,12 +79,12 @@ def run(
             subject=subject.name,
             outcome=Outcome.NOT_APPLICABLE,
             reasons=(excuse,),
-            clock=mode.clock,
+            clock=subject.clock,
         )
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="holdfast-lab-") as home:
         playing = _play(mode, variant, found, subject, Path(home), tell)
-        if mode.clock is Clock.SIMULATED:
+        if subject.clock is Clock.SIMULATED:
             result = run_virtual(playing)
         else:
             result = asyncio.run(asyncio.wait_for(playing, LIMIT))
@@ -109,7 +112,7 @@ async def _play(
         seats = {name: Seat(stage, found) for name, stage in stages.items()}
         policy, gateway = mode.policy, mode.gateway
         async with subject.run(home, stages, policy=policy, gateway=gateway) as running:
-            scene = Scene(mode, seats, running, tell=tell)
+            scene = Scene(mode, seats, running, clock=subject.clock, tell=tell)
             before, began = running.census(), scene.now()
             watcher = asyncio.create_task(scene.watch(), name="lab watch")
             try:
@@ -124,7 +127,9 @@ async def _play(
                 after=running.census(),
                 accidents=running.accidents(),
             )
-    verdicts = [judge(seat.record, mode.expect, found.silence) for seat in seats.values()]
+    verdicts = [
+        judge(seat.record, mode.expect, found.silence, found.first_wait) for seat in seats.values()
+    ]
     problems = [problem for verdict in verdicts for problem in verdict.problems]
     problems += judge_ending(ending)
     record = scene.seat.record
@@ -139,7 +144,7 @@ async def _play(
         line=tuple(replace(m, at=round(m.at - began, 3)) for m in record.moments),
         faults=tuple(_relative(record, began)),
         played_s=round(record.ended - began, 1),
-        clock=mode.clock,
+        clock=subject.clock,
     )
 
 
@@ -166,9 +171,24 @@ def _relative(record: Record, began: float) -> list[tuple[str, float, float | No
 async def _stages(mode: Mode, platform: str) -> AsyncIterator[Mapping[str, Stage]]:
     """The platform of each account, open, and told where its web hooks will be found."""
     names = [platform, *(f"{platform}-{n}" for n in range(2, mode.accounts + 1))]
+    authority = _authority() if mode.tls else None
     async with contextlib.AsyncExitStack() as stack:
         stages: dict[str, Stage] = {}
         for name in names:
-            stages[name] = await stack.enter_async_context(CAST[platform].stage(name))
+            stage = CAST[platform].stage(name)
+            stage.host, stage.settings = mode.host, mode.account
+            if authority is not None:
+                stage.authority = authority
+                stage.simulator.tls = authority.server_context(names=(mode.host,))
+            if stages:
+                profile(platform).rename(stage.simulator, len(stages) + 1)
+            stages[name] = await stack.enter_async_context(stage)
             await CAST[platform].meet(stages[name])
         yield stages
+
+
+def _authority() -> Authority:
+    """Who signs the certificates of one play. Its library is needed for nothing else here."""
+    from holdfast.lab.faults.tls import Authority
+
+    return Authority()

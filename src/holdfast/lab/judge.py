@@ -56,8 +56,10 @@ class Verdict:
     problems: tuple[str, ...]
 
 
-def judge(record: Record, expect: Expect, silence: float = SILENCE) -> Verdict:
-    """Judge one account."""
+def judge(
+    record: Record, expect: Expect, silence: float = SILENCE, first_wait: float = 0.0
+) -> Verdict:
+    """Judge one account. No recovery is asked for sooner than the platform's ``first_wait``."""
     assert record.history is not None, "a record is judged when the play is over"
     found = check(record.history)
     figures = Figures(
@@ -83,7 +85,7 @@ def judge(record: Record, expect: Expect, silence: float = SILENCE) -> Verdict:
     if (most := most_opens(record.opens, window)) > limit:
         problems.append(f"{most} attempts within {window:g} s, {limit} are allowed")
     for fault in record.faults:
-        problems += _of(fault, expect, record)
+        problems += _of(fault, expect, record, first_wait)
     if expect.undisturbed:
         problems += _disturbances(record)
     if expect.kinds:
@@ -138,7 +140,7 @@ def _present(record: Record, since: float) -> float:
     return max([since, *(end for began, end in record.absences if end > since)])
 
 
-def _of(fault: Fault, expect: Expect, record: Record) -> Iterator[str]:
+def _of(fault: Fault, expect: Expect, record: Record, first_wait: float) -> Iterator[str]:
     if expect.detect is not None and record.publishes:
         took = fault.detection
         if took is None:
@@ -150,12 +152,13 @@ def _of(fault: Fault, expect: Expect, record: Record) -> Iterator[str]:
         if took is None:
             waited = record.ended - fault.healed
             yield f"{fault.name}: not back {waited:.0f} s after it was healed"
-        elif took > expect.recover + SLACK:
-            yield f"{fault.name}: back after {took:.1f} s, {expect.recover:g} are allowed"
+        elif took > (allowed := max(expect.recover, first_wait)) + SLACK:
+            yield f"{fault.name}: back after {took:.1f} s, {allowed:g} are allowed"
 
 
 def _disturbances(record: Record) -> Iterator[str]:
-    began = min((fault.began for fault in record.faults), default=record.began)
+    up = next((m.at for m in record.moments if m.state == "connected"), record.began)
+    began = min((fault.began for fault in record.faults), default=up)
     end = record.ended
     after = [m for m in record.moments if began < m.at < end]
     down = [moment for moment in after if moment.state not in (None, "connected")]

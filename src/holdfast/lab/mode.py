@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from holdfast.lab.scene import Scene
 
+NAME: Final = "platform.test"
+"""The host name of the platform, for `Mode.host`, where a mode is about names."""
+
 SILENCE: Final = 60.0
 """Seconds for which a dead connection may pass as connected: the promise of the whole project."""
 
@@ -50,6 +53,7 @@ class Ability(Enum):
     """What a mode asks of the subject rather than of the platform."""
 
     KILL = "be a process that can be killed and started again"
+    KILL_POINT = "die at a named point of its code"
     FREEZE = "be a process that can be frozen"
     STALL = "have its event loop blocked"
     SUSPEND = "have its clocks jump as after a suspend"
@@ -59,6 +63,11 @@ class Ability(Enum):
     RESOLVER = "have its names resolved by the lab"
     LIMITS = "run under limits of descriptors or disk"
     CONTROL = "take orders: kick, pause, resume"
+    TRUST = "trust an authority of the lab's own"
+    PROXY = "be told of a proxy by its settings and its environment"
+    LOG = "keep a log that the lab can read"
+    ASK = "be asked how it is, from outside"
+    TWICE = "run beside a second one of its kind"
 
 
 class Play(Enum):
@@ -163,12 +172,18 @@ class Mode:
     """Platforms on which it can happen at all; None: all."""
     elsewhere: str = ""
     """Why it can not happen on the other platforms."""
+    host: str = "127.0.0.1"
+    """How the bot is told to call the platform: a name, where the mode is about names."""
     accounts: int = 1
     """How many accounts of the platform take part."""
+    account: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of every account, where the mode is about them."""
     policy: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the supervision policy, where the mode is about them."""
     gateway: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the whole subject, where the mode is about them."""
+    tls: bool = False
+    """Whether the platform speaks TLS, with certificates of the lab's own authority."""
     quick: bool = False
     """Whether it belongs to the quick set."""
 

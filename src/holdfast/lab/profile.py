@@ -17,6 +17,14 @@ def _links(simulator: Any) -> int:
     return int(simulator.count("link-open"))
 
 
+def _nothing(simulator: Any) -> None:
+    """Clearing its faults mends everything."""
+
+
+def _itself(simulator: Any, number: int) -> None:
+    """Each simulator is a bot of its own already."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """One platform. Raises ValueError when a play is neither carried out nor declined, or both."""
@@ -33,15 +41,30 @@ class Profile:
     """It hands messages over in the order in which they were said."""
     idempotent: bool = False
     """A send repeated with the same key arrives once."""
+    alone: str = ""
+    """Why only one account of it can take part in a play; empty: any number can."""
     silence: float = SILENCE
     redelivery: float = 0.0
     """Seconds after which it repeats, by itself, what nobody has acknowledged."""
     first_wait: float = 1.0
     """Seconds of its preset's first back-off: no recovery can be asked for sooner."""
+    cap: float = 60.0
+    """Seconds of its preset's longest back-off after an error that is nobody's fault."""
+    slow_cap: float = 300.0
+    """Seconds of its preset's longest back-off while flapping, throttled or escalated."""
+    returns: float = 0.0
+    """Seconds until users whose page lost its connection come back by themselves: as long as the
+    way is open and they are still on it, what they say now arrives, and nobody is deaf."""
+    beat: float = 0.0
+    """Seconds between two heartbeats as the platform asks for them; 0 where nothing beats."""
     retry_after: float | None = None
     """Seconds that `Play.THROTTLE` asks for; None where the platform does not say."""
     links: Callable[[Any], int] = _links
     """How many ways in the bot has opened, from a simulator."""
+    mend: Callable[[Any], object] = _nothing
+    """Undoes, at once, what plays have done to a simulator besides arming its faults."""
+    rename: Callable[[Any, int], object] = _itself
+    """Makes the bot of a simulator, before it starts, the platform's second, third and so on."""
 
     def __post_init__(self) -> None:
         both = self.plays.keys() & self.lacks.keys()
@@ -56,6 +79,8 @@ class Profile:
             return mode.elsewhere
         if mode.id in self.excused:
             return self.excused[mode.id]
+        if mode.accounts > 1 and self.alone:
+            return self.alone
         asked = (need for need in mode.needs(variant) if isinstance(need, Play))
         missing = sorted((play for play in asked if play in self.lacks), key=lambda p: p.name)
         return self.lacks[missing[0]] if missing else None

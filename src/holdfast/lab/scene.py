@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
-from holdfast.lab.checker import Answer, History, Question
+from holdfast.lab.checker import Answer, History, Question, Row
 from holdfast.lab.faults.relay import Mode as Network
 from holdfast.lab.faults.relay import Relay
 from holdfast.lab.injection import play
@@ -22,11 +23,15 @@ from holdfast.lab.record import Fault, Moment, Record
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Running
 
-FINE, COARSE = 0.1, 1.0
-"""Seconds between two looks: while something happens, and while simulated hours pass."""
+FINE, COARSE = 0.1, 10.0
+"""Seconds between two looks: while something happens, and while simulated hours pass, in which
+every fact and every report is looked at besides."""
 
-BUSY: Final = 30.0
+BUSY: Final = 5.0
 """Seconds after the last news in which something is taken to happen still."""
+
+ECHO: Final = 2.0
+"""Seconds after everything is accounted for in which a second answer would come."""
 
 SETTLE: Final = 180.0
 """Seconds in which everything said must be accounted for in the end, a platform's redelivery not
@@ -49,8 +54,15 @@ class Seat:
         self.waiting: set[tuple[str, str]] = set()
         self.gaps: list[tuple[float, float]] = []
         """As published, Unix seconds."""
+        self.healed_at = 0.0
+        """When the last fault was healed, Unix seconds."""
         self._read = 0
+        self._shut = False
+        """Nothing passes, over old connections or new ones."""
+        self._open_since = 0.0
+        """When the way was last opened, on the loop's clock."""
         self._struck: int | None = None
+        """How many ways in there were when all of them were struck."""
 
     @property
     def name(self) -> str:
@@ -88,12 +100,24 @@ class Seat:
             self.waiting.discard((answer.chat, answer.token))
         return bool(heard)
 
-    def unaccounted(self) -> int:
-        """Messages that are neither answered nor, where the platform replays nothing, in a gap."""
-        if self.profile.replays:
-            return len(self.waiting)
+    def owed(self, chat: str | None = None) -> int:
+        """Messages, of one chat or of all, that must be answered: only what was said before the
+        last healing may be in a gap instead."""
         return sum(
-            not any(since <= asked.at <= until for since, until in self.gaps)
+            chat in (None, asked.chat) and not (asked.at <= self.healed_at and self._missing(asked))
+            for asked in self.said
+            if (asked.chat, asked.token) in self.waiting
+        )
+
+    def _missing(self, asked: Question) -> bool:
+        """Whether a message fell into a reported gap that the platform can not fill."""
+        gaps = () if self.profile.replays else self.gaps
+        return any(since <= asked.at <= until for since, until in gaps)
+
+    def unaccounted(self) -> int:
+        """Messages that are neither answered nor in a reported gap."""
+        return sum(
+            not self._missing(asked)
             for asked in self.said
             if (asked.chat, asked.token) in self.waiting
         )
@@ -103,21 +127,26 @@ class Seat:
     def throw(self, switch: Callable[..., None], *args: Any) -> None:
         """Throw a switch of the cable."""
         self.stage.cable(switch, *args)
-        holed = self.stage.relay.mode in (Network.HOLE, Network.HOLE_IN)
+        mode = self.stage.relay.mode
+        self._shut = mode in (Network.CUT, Network.REFUSE, Network.DRIP) or switch is FREEZE
+        holed = mode in (Network.HOLE, Network.HOLE_IN, Network.STALL)
         self._struck = self.profile.links(self.simulator) if holed else None
 
     def heal(self) -> None:
         """Put the cable back."""
         self.stage.cable.heal()
-        self._struck = None
+        self._shut, self._struck = False, None
+        self._open_since = self.simulator.now()
 
     def deaf(self) -> bool:
         """The truth: would an event that occurs now not reach the account?"""
-        if self.stage.relay.mode in (Network.CUT, Network.REFUSE, Network.STALL, Network.DRIP):
+        if self._shut:
             return True
         if self._struck is not None and self.profile.links(self.simulator) == self._struck:
             return True  # the platform believes in a link of which nothing arrives
-        return not self.stage.simulator.listening()
+        if self.simulator.listening():
+            return False
+        return bool(self.simulator.now() - self._open_since > self.profile.returns)
 
 
 class Scene:
@@ -129,21 +158,33 @@ class Scene:
         seats: Mapping[str, Seat],
         running: Running,
         *,
+        clock: Clock = Clock.SIMULATED,
+        every: float = FINE,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.mode, self.running = mode, running
+        self.simulated = clock is Clock.SIMULATED
+        """Whether time jumps when nothing is left to do."""
         self.seats = dict(seats)
         self.seat = next(iter(self.seats.values()))
         """The account that a mode is about."""
-        self.tell = tell
+        self.tell, self._every = tell, every
         self.stop_s = 0.0
         """The longest stop so far."""
         self.notes: dict[str, Any] = {}
         """What a step leaves for a later one."""
+        self.aids = contextlib.AsyncExitStack()
+        """What steps have set up; it is put away when the subject has stopped."""
+        self.mends: list[Callable[[], object]] = []
+        """What the next healing undoes besides."""
+        self.epilogue: list[Callable[[Sequence[Row]], None]] = []
+        """What steps have to look at in the account's journal when all is over."""
         self._news = self.now()
-        self._looked = asyncio.Event()
+        self._looked, self._stirred = asyncio.Event(), asyncio.Event()
         self._wall = time.time() - self.now()
         running.on_change = self.look
+        for seat in self.seats.values():
+            seat.simulator.on_note = self._stirred.set
 
     # -- clocks -------------------------------------------------------------------------------
 
@@ -156,19 +197,23 @@ class Scene:
         """Unix seconds that pass as the loop's do."""
         return self._wall + self.now()
 
-    @property
-    def simulated(self) -> bool:
-        """Whether time jumps when nothing is left to do."""
-        return self.mode.clock is Clock.SIMULATED
-
     # -- notes --------------------------------------------------------------------------------
 
     async def watch(self) -> None:
         """Look for ever: often while something happens, in simulated hours less often."""
         while True:
             self.look()
-            idle = self.simulated and self.now() - self._news > BUSY
-            await asyncio.sleep(COARSE if idle else FINE)
+            if self.simulated and self.now() - self._news > BUSY:
+                await self._stir(COARSE)
+            else:
+                await asyncio.sleep(self._every)
+
+    async def _stir(self, within: float) -> None:
+        """Wait for the next fact on any platform, so long at most."""
+        self._stirred.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._stirred.wait()
 
     def look(self) -> None:
         """Write down how things are now."""
@@ -229,11 +274,15 @@ class Scene:
         seat = seat or self.seat
         await play(seat.simulator, seat.profile.plays[what])
 
-    def heal(self) -> None:
-        """End every fault of network and platform that lasts."""
-        for seat in self.seats.values():
+    def heal(self, only: Seat | None = None) -> None:
+        """End every fault of network and platform that lasts, of one account or of all."""
+        while self.mends:
+            self.mends.pop()()
+        for seat in self.seats.values() if only is None else [only]:
             seat.heal()
             seat.simulator.faults.clear()
+            seat.profile.mend(seat.simulator)
+            seat.healed_at = self.wall()
             for fault in seat.record.faults:
                 fault.healed = self.now() if fault.healed is None else fault.healed
         self._news = self.now()
@@ -262,7 +311,7 @@ class Scene:
         self.heal()
         redelivery = max(seat.profile.redelivery for seat in self.seats.values())
         await self.until(self._accounted_for, (SETTLE if self.simulated else 60.0) + redelivery)
-        await self.until(lambda: False, 2 * COARSE)  # a double would come now
+        await self.until(lambda: False, ECHO)
 
     def _accounted_for(self) -> bool:
         return not any(seat.unaccounted() for seat in self.seats.values())
@@ -270,21 +319,29 @@ class Scene:
     async def close(self, began: float) -> None:
         """Stop the subject and complete the records."""
         ended = self.now()
-        await self.stop()
+        async with self.aids:
+            await self.stop()
         for seat in self.seats.values():
             seat.listen(self.now())
+            rows = await self.running.rows(seat.name)
+            if seat is self.seat:
+                for check in self.epilogue:
+                    check(rows)
             seat.record.began, seat.record.ended = began, ended
             seat.record.publishes = self.running.publishes
             seat.record.history = History(
                 account=seat.name,
                 said=seat.said,
                 heard=seat.heard,
-                rows=await self.running.rows(seat.name),
+                rows=rows,
                 gaps=[*seat.gaps, *await self.running.gaps(seat.name)],
                 replays=seat.profile.replays and not self.mode.expect.gap,
                 ordered=seat.profile.ordered,
             )
 
+
+FREEZE: Final = partial(Relay.stall, new=True)
+"""The server stands still (T2): its kernel takes every connection, and nobody answers."""
 
 SWITCHES: Final[Mapping[str, Callable[..., None]]] = {
     "hole": Relay.hole,
@@ -294,6 +351,7 @@ SWITCHES: Final[Mapping[str, Callable[..., None]]] = {
     "rst": Relay.rst,
     "fin": Relay.fin,
     "stall": Relay.stall,
+    "freeze": FREEZE,
     "late": Relay.late,
     "drip": Relay.drip,
     "idle_drop": Relay.idle_drop,

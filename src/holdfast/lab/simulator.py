@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import sys
 import time
 from collections import defaultdict, deque
@@ -123,10 +124,14 @@ class Simulator:
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host, self.port = host, port
+        self.tls: ssl.SSLContext | None = None
+        """What it speaks TLS with; None: it speaks in clear. To be set before the start."""
         self.faults = FaultBook(self.FAULTS)
         self.said: list[Said] = []
         self.heard: list[Heard] = []
         self.log: list[Record] = []
+        self.on_note: Callable[[], None] = lambda: None
+        """Called with every fact, which may be half of a change: look at it a moment later."""
         self._runner: web.AppRunner | None = None
         self._changed = asyncio.Event()
 
@@ -162,7 +167,8 @@ class Simulator:
     @property
     def url(self) -> str:
         """Base address, for example ``http://127.0.0.1:40123``."""
-        return f"http://{self.host}:{self.port}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://{self.host}:{self.port}"
 
     @staticmethod
     def now() -> float:
@@ -173,6 +179,7 @@ class Simulator:
         """Write one fact into the truth log and wake whoever waits for a change."""
         self.log.append(Record(self.now(), what, detail))
         self._changed.set()
+        self.on_note()
 
     def hear(self, heard: Heard) -> None:
         """A user receives a message of the bot."""
@@ -204,7 +211,9 @@ class Simulator:
             app, access_log=None, shutdown_timeout=0.2, handler_cancellation=True
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
+        site = web.TCPSite(
+            self._runner, self.host, self.port, ssl_context=self.tls, reuse_address=True
+        )
         await site.start()
         self.port = self._runner.addresses[0][1]
         self.note("server-up")
@@ -261,6 +270,11 @@ class Simulator:
         async with cls(port=port) as sim:
             print(json.dumps({"url": sim.url, "pid": os.getpid()}), flush=True)
             await stop.wait()
+
+
+def sockets_of(request: web.Request) -> str:
+    """Base address of the WebSockets of whom a request was sent to, as secure as the request."""
+    return f"{'wss' if request.secure else 'ws'}://{request.host}"
 
 
 def wall_clock() -> float:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from holdfast.lab.cable import Cable
+from holdfast.lab.cable import HOST, Cable
 from holdfast.lab.faults.relay import Relay
 from holdfast.lab.simulator import Simulator
 from holdfast.observe.status import AccountStatus, believed
+
+if TYPE_CHECKING:
+    from holdfast.lab.faults.tls import Authority
 
 PATIENCE = 20.0
 """Seconds after which a user of a healthy bot calls his message lost."""
@@ -87,6 +90,12 @@ class Stage:
     """Whether the platform comes to the gateway: then no connection tells of its death."""
     replays: bool = False
     """Whether the platform keeps what is missed: then no reported gap excuses a loss."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the account, besides what the simulator asks for."""
+    host: str = HOST
+    """How the account is told to call the platform."""
+    authority: Authority | None = None
+    """Who signs the platform's certificates; None: it speaks in clear."""
     cable: Cable = field(init=False)
     faults: list[Fault] = field(default_factory=list)
     lie: float = 0.0
@@ -120,7 +129,7 @@ class Stage:
 
     def account(self) -> dict[str, Any]:
         """The gateway's account table, with every address led through the cable."""
-        return self.cable.led(self.simulator.account())
+        return {**self.cable.led(self.simulator.account(), self.host), **self.settings}
 
     # -- users --------------------------------------------------------------------------------
 

@@ -17,6 +17,9 @@ from holdfast.testing import VirtualTimeLoop
 ANSWER = 30.0
 """Seconds in which a healthy bot must have answered: some platforms let it speak once a second."""
 
+SLACK = 1.0
+"""Seconds of grace, as the judge allows them."""
+
 READY = 60.0
 """Seconds in which an account must connect when nothing is wrong."""
 
@@ -146,19 +149,28 @@ def say(
     return _step(words, do, *([Ability.AGENT] if ask else []))
 
 
+def crowd(chats: int, *, times: int = 1, ask: str = "", every: float = 0.0) -> Step:
+    """As many users speak in turn, each so often, in a private chat of his own."""
+
+    async def do(scene: Scene) -> None:
+        for number in range(times * chats):
+            if number and every:
+                await asyncio.sleep(every)
+            scene.seat.say(scene.wall(), f"user{number % chats}", ask)
+
+    words = f"{times * chats} messages in {chats} chats" + (f" asking {ask}" if ask else "")
+    return _step(words, do, *([Ability.AGENT] if ask else []))
+
+
 def answered(within: float = ANSWER, *, chat: str | None = None) -> Step:
     """Everything said so far, in a chat or in all, is answered."""
 
     async def do(scene: Scene) -> None:
         def done() -> bool:
-            return not any(
-                at == chat or chat is None
-                for seat in scene.seats.values()
-                for at, _ in seat.waiting
-            )
+            return not any(seat.owed(chat) for seat in scene.seats.values())
 
         if not await scene.until(done, within):
-            left = sum(len(seat.waiting) for seat in scene.seats.values())
+            left = sum(seat.owed(chat) for seat in scene.seats.values())
             scene.object(f"{left} messages not answered within {within:g} s")
 
     where = f" in {chat}" if chat else ""
@@ -172,7 +184,9 @@ def accounted_for(within: float = ANSWER) -> Step:
         def done() -> bool:
             return not any(seat.unaccounted() for seat in scene.seats.values())
 
-        if not await scene.until(done, within):
+        # A platform that repeats in its own time is given that time.
+        repeats = max(seat.profile.redelivery for seat in scene.seats.values())
+        if not await scene.until(done, within + repeats):
             left = sum(seat.unaccounted() for seat in scene.seats.values())
             scene.object(f"{left} messages neither answered nor reported within {within:g} s")
 
@@ -254,27 +268,92 @@ def wait(seconds: float) -> Step:
     return _step(f"wait {seconds:g} s", do)
 
 
-def noticed() -> Step:
-    """Wait until the status says otherwise than connected."""
+def noticed(within: float | None = None) -> Step:
+    """Wait until the status says otherwise than connected; ``within`` is a stricter limit than that
+    of the mode."""
 
     async def do(scene: Scene) -> None:
         if not scene.running.publishes:
             await asyncio.sleep(SILENCE)
             return
-        limit = (scene.mode.expect.detect or SILENCE) + PATIENCE
-        await scene.until(lambda: all(f.noticed for f in scene.open_faults()), limit)
+        limit = within or (scene.mode.expect.detect or SILENCE) + PATIENCE
+        told = await scene.until(lambda: all(f.noticed for f in scene.open_faults()), limit)
+        if within is not None and not told:
+            scene.object(f"not noticed within {within:g} s")
 
-    return _step("it is noticed", do)
+    return _step("it is noticed" + (f" within {within:g} s" if within else ""), do)
 
 
-def recovered() -> Step:
-    """Wait until every fault is recovered from."""
+def up(within: float) -> Step:
+    """Every account is connected and listening, although nothing was mended.
+
+    ``within`` is for a first wait of a second; it is longer where the platform's is.
+    """
+
+    async def do(scene: Scene) -> None:
+        limit = within + scene.seat.profile.first_wait - 1.0
+        if not await scene.until(lambda: all(map(is_up, scene.seats.values())), limit):
+            scene.object(f"not connected within {limit:g} s")
+
+    return _step(f"it is connected by itself within {within:g} s", do)
+
+
+def untouched(seat: int = 0) -> Step:
+    """An account has been connected ever since it first was, by one and the same connection."""
+
+    async def do(scene: Scene) -> None:
+        moments = _seat(scene, seat).record.moments
+        since = next((n for n, m in enumerate(moments) if m.state == "connected"), len(moments))
+        if {(m.state, m.generation) for m in moments[since:]} != {
+            ("connected", moments[-1].generation)
+        }:
+            scene.object("a healthy account was disturbed", _seat(scene, seat))
+
+    return _step("the healthy account was not disturbed", do, Ability.STATUS)
+
+
+def unacked() -> Step:
+    """It is noticed when three heartbeats in a row are not acknowledged and the next one is due."""
+
+    async def do(scene: Scene) -> None:
+        limit = max(SILENCE, 4 * scene.seat.profile.beat) + 1.0
+        if not await scene.until(lambda: all(f.noticed for f in scene.open_faults()), limit):
+            scene.object(f"not noticed within {limit:g} s")
+
+    words = "it is noticed after three heartbeats without acknowledgement"
+    return _step(words, do, Ability.STATUS, Play.NO_ACK)
+
+
+def beats() -> Step:
+    """The platform hears a heartbeat, or the answer to its own, within one and a half of them."""
+
+    async def do(scene: Scene) -> None:
+        simulator, limit = scene.seat.simulator, 1.5 * scene.seat.profile.beat
+
+        def heard() -> int:
+            return int(simulator.count("beat") + simulator.count("pong"))
+
+        before = heard()
+        if not await scene.until(lambda: heard() > before, limit):
+            scene.object(f"no heartbeat within {limit:g} s")
+
+    return _step("a heartbeat arrives", do, Play.NO_ACK)
+
+
+def recovered(within: float | None = None) -> Step:
+    """Wait until every fault is recovered from; ``within`` is a stricter limit than that of the
+    mode, and as little as that shorter than the platform's first wait."""
 
     async def do(scene: Scene) -> None:
         limit = (scene.mode.expect.recover or SILENCE) + PATIENCE
-        await scene.until(lambda: not scene.open_faults(), limit)
+        if within is not None:
+            limit = max(within, scene.seat.profile.first_wait) + SLACK
+        back = await scene.until(lambda: not scene.open_faults(), limit)
+        if within is not None and not back:
+            scene.object(f"not back within {limit:g} s")
 
-    return _step("it is connected again", do)
+    words = "it is connected again" + (f" within {within:g} s" if within else "")
+    return _step(words, do)
 
 
 def blocked(within: float = SILENCE) -> Step:

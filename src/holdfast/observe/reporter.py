@@ -1,7 +1,8 @@
 """Tells what the supervisors report: one log line per change that matters, and the history.
 
 A long outage is one line when it begins, one when it is escalated, one when it ends; the attempts
-in between are in the history and in the counters.
+in between are in the history and in the counters. Of a connection that comes and goes, what it was
+like is told each time it has lasted.
 """
 
 from __future__ import annotations
@@ -18,11 +19,24 @@ _QUIET = frozenset({"silence or wake-up", "proof of life"})
 """Triggers that are no change for anybody but the machine itself."""
 
 
+LASTS = 300.0
+"""Seconds in one state after which it is told although the outage was: those of a stable run, and
+the longest back-off, so that reports come at least as often. Twelve lines an hour at most."""
+
+
 @dataclass(slots=True)
 class _Told:
     state: Published = Published.STOPPED
+    before: Published = Published.STOPPED
+    """What was published before, told or not."""
     escalation: str = ""
     causes: set[str] = field(default_factory=set)
+    outage: float | None = None
+    """When the outage began that was told last, on the supervisor's clock."""
+    restored: bool = False
+    """Whether it was also told that it ended, so that it is known to come and go."""
+    attempts: int = 0
+    """The most failures in a row of that outage."""
 
 
 class Reporter:
@@ -33,30 +47,20 @@ class Reporter:
 
     def report(self, account: str, report: Report, wall: float) -> Transition | None:
         """Log what is new; the transition to store, or None when it is not worth a line."""
-        view = report.view
         self._log(account, report)
-        if report.trigger in _QUIET:
-            return None
-        waits = view.retry_at is not None and view.state in (State.BACKOFF, State.BLOCKED)
-        cause = view.cause if view.published is not Published.CONNECTED else None
-        return Transition(
-            account=account,
-            at=wall,
-            state=view.published.value,
-            trigger=report.trigger,
-            generation=view.generation,
-            attempt=view.attempt,
-            code=cause.code if cause else "",
-            message=cause.message if cause else "",
-            retry_in=view.retry_at - view.at if waits and view.retry_at is not None else None,
-        )
+        return transition_of(account, report, wall)
 
     def _log(self, account: str, report: Report) -> None:
         view, told = report.view, self._told.setdefault(account, _Told())
-        state, before = view.published, told.state
-        told.state = state
-        if state is not before:
-            self._changed(account, view, before, told)
+        if view.outage_since not in (None, told.outage):
+            told.outage, told.restored, told.attempts = view.outage_since, False, 0
+        told.attempts = max(told.attempts, view.attempt)
+        if view.published is not told.state and _worth_a_line(view, told):
+            told.state = view.published
+            self._changed(account, view, told.before, told)
+        told.before = view.published
+        if view.outage_since is None:
+            told.outage = None
         escalation = view.escalation.code if view.escalation else ""
         if escalation and escalation != told.escalation:
             assert view.escalation is not None
@@ -73,15 +77,7 @@ class Reporter:
         cause = view.cause
         match view.published:
             case Published.CONNECTED:
-                down = view.at - view.outage_since if view.outage_since is not None else 0.0
-                log.info(
-                    "connected account=%s generation=%d after=%.1fs attempts=%d",
-                    account,
-                    view.generation,
-                    down,
-                    view.attempt,
-                )
-                told.causes.clear()
+                _connected(account, view, told)
             case Published.FATAL if cause is not None:
                 log.error(
                     "fatal account=%s code=%s message=%r who_acts=%s hint=%r",
@@ -106,3 +102,45 @@ class Reporter:
                 )
             case other:
                 log.info("%s account=%s", other.value, account)
+
+
+def transition_of(account: str, report: Report, wall: float) -> Transition | None:
+    """A report as a line of the history, or None when it is not worth one."""
+    view = report.view
+    if report.trigger in _QUIET:
+        return None
+    waits = view.retry_at is not None and view.state in (State.BACKOFF, State.BLOCKED)
+    cause = view.cause if view.published is not Published.CONNECTED else None
+    return Transition(
+        account=account,
+        at=wall,
+        state=view.published.value,
+        trigger=report.trigger,
+        generation=view.generation,
+        attempt=view.attempt,
+        code=cause.code if cause else "",
+        message=cause.message if cause else "",
+        retry_in=view.retry_at - view.at if waits and view.retry_at is not None else None,
+    )
+
+
+def _connected(account: str, view: View, told: _Told) -> None:
+    told.causes.clear()
+    if told.outage is None:
+        log.info("connected account=%s generation=%d", account, view.generation)
+        return
+    told.restored = True
+    log.info(
+        "restored account=%s generation=%d after=%.1fs attempts=%d",
+        account,
+        view.generation,
+        view.since - told.outage,
+        told.attempts,
+    )
+
+
+def _worth_a_line(view: View, told: _Told) -> bool:
+    """Whether a state that was not told yet is news."""
+    if view.outage_since is None or view.published not in (Published.CONNECTED, Published.RETRYING):
+        return True
+    return not told.restored or view.at - view.since >= LASTS

@@ -7,6 +7,7 @@ was written and for how long it holds, and per account until when `connected` ma
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
@@ -159,6 +160,7 @@ def proof(at: float | None, now: float) -> ProofStatus:
     return ProofStatus(at=at, age=None if at is None else max(0.0, now - at))
 
 
+@functools.cache
 def boot_id() -> str:
     """Names this boot of the machine, so that a pid of another boot is not believed."""
     try:

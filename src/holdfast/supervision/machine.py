@@ -562,15 +562,16 @@ class Supervisor:
         planned = self._ours is not None and self._ours.kind is Kind.RECYCLED
         verifying = self._verifying
         was_live = self._pulse is not None
-        quick = not verifying and self._tally.lived(
+        # The platform answered, and refused no more than the old session: log in afresh at once.
+        session_refused = self._resuming and not was_live and cause.kind is Kind.SESSION
+        quick = not (verifying or session_refused) and self._tally.lived(
             self._touched_at, now, cause.kind, was_live=was_live, planned=planned
         )
-        # The platform answered, and refused no more than the old session: log in afresh at once.
-        at_once = self._resuming and not was_live and cause.kind is Kind.SESSION
-        at_once = at_once and not self._tally.flapping
+        at_once = session_refused and not self._tally.flapping
         at_once |= cause.rule.remedy is Remedy.RECONNECT and not quick
         self._heed(told, now)
-        if told.kind is Kind.SESSION or (not planned and self._resume_failed(cause)):
+        fruitless = was_live and self._tally.flapping  # continued, and each time ended at once
+        if told.kind is Kind.SESSION or fruitless or (not planned and self._resume_failed(cause)):
             self._resumable, self._resume_failures = False, 0
         self._drop_connection()
         if not self._wanted:

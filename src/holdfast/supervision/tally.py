@@ -7,8 +7,18 @@ from holdfast.supervision.causes import Cause, Kind
 from holdfast.supervision.policy import Policy
 from holdfast.supervision.states import Breaker
 
-NO_LIFE = frozenset({Kind.UNREACHABLE, Kind.TIMEOUT, Kind.THROTTLED, Kind.LOCAL})
-"""Kinds that say nothing about the peer's habit of dropping connections it had accepted."""
+NO_LIFE = frozenset(
+    {
+        Kind.UNREACHABLE,
+        Kind.TIMEOUT,
+        Kind.THROTTLED,
+        Kind.LOCAL,
+        Kind.CREDENTIALS,
+        Kind.REFUSED,
+    }
+)
+"""Kinds that say nothing about the peer's habit of dropping connections it had accepted: it was not
+reached, or it gave a reason that only a person can mend."""
 
 SLOW_JITTER = 0.9
 """Slow probes keep close to their cap: their herd has long dispersed, their number matters."""

@@ -1,1 +1,1 @@
-"""What the gateway answers over HTTP: today to the command line, on a Unix socket."""
+"""What the gateway answers over HTTP: commands on a Unix socket, browsers and programs on TCP."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import msgspec
@@ -55,10 +55,29 @@ def as_json(value: Any, status: int = 200) -> web.Response:
 
 def limit_of(request: web.Request) -> int:
     """How many things are asked for. Raises Problem."""
-    text = request.query.get("limit", "100")
-    if not text.isdecimal() or not 0 < int(text) <= LIMIT:
-        raise Problem(400, f"limit={text!r} is not a number from 1 to {LIMIT}")
-    return int(text)
+    return number_of(request, "limit", 1, LIMIT, 100)
+
+
+def number_of(
+    request: web.Request,
+    name: str,
+    least: int,
+    most: int,
+    default: int,
+    among: Collection[int] = (),
+) -> int:
+    """A whole number of the query, from ``least`` to ``most``, and one ``among`` those, if any.
+
+    Raises Problem.
+    """
+    text = request.query.get(name)
+    if text is None:
+        return default
+    number = int(text) if text.isdecimal() and len(text) < 16 else -1
+    if not least <= number <= most or (among and number not in among):
+        known = " or ".join(map(str, among)) if among else f"a number from {least} to {most}"
+        raise Problem(400, f"{name}={text!r} is not {known}")
+    return number
 
 
 def _problem(status: int, error: str, hint: str) -> web.Response:

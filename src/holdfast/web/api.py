@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,21 +19,17 @@ from aiohttp import web
 from holdfast.config import Config, GatewaySettings, load
 from holdfast.errors import ConfigError
 from holdfast.gateway.gateway import Gateway
-from holdfast.observe.status import AccountStatus
+from holdfast.observe.status import AccountStatus, Status
 from holdfast.store.protocol import Transition
 from holdfast.supervision import Published
 from holdfast.threads import DAEMONS
-from holdfast.web import control
-from holdfast.web.answers import PREFIX, as_json, explain_mistakes, limit_of
-from holdfast.web.letters_api import LettersApi
+from holdfast.web.answers import PREFIX, as_json, limit_of
 from holdfast.web.problem import Problem
+from holdfast.web.routes import LIMIT, operation
 
-__all__ = ["PREFIX", "Api", "ControlServer", "Done", "Reloaded", "reload"]
+__all__ = ["PREFIX", "Api", "Done", "Reloaded", "reload"]
 
 log = logging.getLogger("holdfast.web")
-
-STOP_LIMIT = 0.5
-"""Seconds that requests under way may take when the server stops."""
 
 AT_START = tuple(
     name for name in GatewaySettings.__struct_fields__ if name not in ("state_dir", "agent")
@@ -80,6 +75,8 @@ async def reload(gateway: Gateway, read: Callable[[Path], Config] = load) -> Rel
         for name in AT_START
         if getattr(new.gateway, name) != getattr(old.gateway, name)
     ]
+    if new.web != old.web:
+        later.append("[web]: takes effect at the next start")
     done = await gateway.reload(new)
     return Reloaded(done=done, warnings=[*later, *new.warnings])
 
@@ -88,42 +85,41 @@ async def reload(gateway: Gateway, read: Callable[[Path], Config] = load) -> Rel
 
 
 class Api:
-    """The handlers of one gateway; `add_to` puts them into any application."""
+    """The handlers of one gateway; `routes.add_to` puts them into any application."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def add_to(self, app: web.Application) -> None:
-        """Add the routes."""
-        account = PREFIX + "/accounts/{name}"
-        app.add_routes(
-            [
-                web.get(PREFIX + "/status", self._status),
-                web.get(PREFIX + "/history", self._history),
-                web.post(PREFIX + "/reload", self._reload),
-                web.get(PREFIX + "/accounts", self._accounts),
-                web.get(account, self._account),
-                web.get(account + "/history", self._history),
-                web.post(account + "/kick", self._kick),
-                web.post(account + "/pause", self._pause),
-                web.post(account + "/resume", self._resume),
-            ]
-        )
-
+    @operation("GET", "/status", Status, "The whole status document.")
     async def _status(self, request: web.Request) -> web.Response:
         return as_json(self._gateway.status())
 
+    @operation("GET", "/accounts", dict[str, AccountStatus], "Every account, as in the status.")
     async def _accounts(self, request: web.Request) -> web.Response:
         return as_json(self._gateway.status().accounts)
 
+    @operation("GET", "/accounts/{name}", AccountStatus, "One account.")
     async def _account(self, request: web.Request) -> web.Response:
         return as_json(self._entry(self._name(request)))
 
+    @operation(
+        "GET",
+        "/history",
+        list[Transition],
+        "Transitions of all accounts, the newest last.",
+        query=(LIMIT,),
+    )
     async def _history(self, request: web.Request) -> web.Response:
-        account = self._name(request) if "name" in request.match_info else None
-        lines: list[Transition] = await self._gateway.store.history(account, limit_of(request))
+        return as_json(await self._gateway.store.history(None, limit_of(request)))
+
+    @operation(
+        "GET", "/accounts/{name}/history", list[Transition], "Its transitions.", query=(LIMIT,)
+    )
+    async def _account_history(self, request: web.Request) -> web.Response:
+        lines = await self._gateway.store.history(self._name(request), limit_of(request))
         return as_json(lines)
 
+    @operation("POST", "/accounts/{name}/kick", Done, "Try now; 409 when it is paused.")
     async def _kick(self, request: web.Request) -> web.Response:
         name = self._name(request)
         if self._gateway.desk(name).paused:
@@ -152,16 +148,19 @@ class Api:
             return False
         return True
 
+    @operation("POST", "/accounts/{name}/pause", Done, "Disconnect until resumed; done on return.")
     async def _pause(self, request: web.Request) -> web.Response:
         name = self._name(request)
         await self._gateway.pause(name)
         return self._did(name, "paused")
 
+    @operation("POST", "/accounts/{name}/resume", Done, "Connect again.")
     async def _resume(self, request: web.Request) -> web.Response:
         name = self._name(request)
         await self._gateway.resume(name)
         return self._did(name, "resumed")
 
+    @operation("POST", "/reload", Reloaded, "Read the configuration file again.")
     async def _reload(self, request: web.Request) -> web.Response:
         return as_json(await reload(self._gateway))
 
@@ -176,40 +175,3 @@ class Api:
     def _did(self, name: str, done: str) -> web.Response:
         log.info("%s account=%s by=operator", done, name)
         return as_json(Done(account=name, done=done, status=self._entry(name)))
-
-
-# -- the server on the control socket -------------------------------------------------------------
-
-
-class ControlServer:
-    """Serves the API of a gateway on its control socket."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.path = gateway.config.state_dir / control.SOCKET_NAME
-        app = web.Application(middlewares=[explain_mistakes])
-        Api(gateway).add_to(app)
-        letters = LettersApi(gateway)
-        letters.add_to(app)
-        letters.add_local_to(app)
-        self._make_runner = partial(
-            web.AppRunner, app, access_log=None, shutdown_timeout=STOP_LIMIT
-        )
-        self._runner: web.AppRunner | None = None
-
-    async def start(self) -> None:
-        """Listen. Raises OSError when the socket can not be made."""
-        runner = self._make_runner()
-        await runner.setup()
-        try:
-            await web.SockSite(runner, control.listen(self.path), backlog=control.BACKLOG).start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-
-    async def stop(self) -> None:
-        """Stop listening and remove the socket. Idempotent."""
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            self.path.unlink(missing_ok=True)
-            await runner.cleanup()

@@ -13,12 +13,19 @@ from holdfast.gateway.gateway import Gateway, UnknownAccount
 from holdfast.messages import Outbound
 from holdfast.store.protocol import Box, Entry, GapEntry, Owed, Store
 from holdfast.supervision import Published
-from holdfast.web.answers import PREFIX, as_json, limit_of
+from holdfast.web.answers import as_json, limit_of
 from holdfast.web.clerk import Clerk
-from holdfast.web.letters import MOST, Filter, Letters, Mended
+from holdfast.web.letters import MOST, Copy, Filter, GapLine, Letter, Letters, Mended
 from holdfast.web.problem import Problem
+from holdfast.web.routes import LIMIT, Query, operation
 
 T = TypeVar("T")
+
+ACCOUNT = Query("account", "only of this account")
+CHAT = Query("chat", "only of this chat")
+STATE = Query("state", "only in this state", many=True)
+FILTER = (ACCOUNT, CHAT, STATE)
+BEFORE = Query("before", "the page before the message of this name")
 
 
 class Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,34 +94,28 @@ class Attended:
 
 
 class LettersApi:
-    """The handlers of one gateway; `add_to` puts them into any application."""
+    """The handlers of one gateway; `routes.add_to` puts them into any application."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._clerk = Clerk(Attended(gateway))
 
-    def add_to(self, app: web.Application) -> None:
-        """Add the routes."""
-        app.add_routes(
-            [
-                web.get(PREFIX + "/inbox", self._inbox),
-                web.get(PREFIX + "/outbox", self._outbox),
-                web.get(PREFIX + "/dead", self._dead),
-                web.post(PREFIX + "/messages/retry", self._retry),
-                web.post(PREFIX + "/messages/drop", self._drop),
-                web.get(PREFIX + "/messages/{message}", self._message),
-                web.get(PREFIX + "/gaps", self._gaps),
-                web.post(PREFIX + "/gaps/{number}/dismiss", self._dismiss),
-                web.post(PREFIX + "/accounts/{name}/send", self._send),
-            ]
-        )
-
-    def add_local_to(self, app: web.Application) -> None:
-        """Add what writes files where the caller says: only for a socket of the own user."""
-        app.add_routes([web.post(PREFIX + "/backup", self._backup)])
-
+    @operation(
+        "GET",
+        "/inbox",
+        Letters,
+        "Messages from people, the newest last.",
+        query=(*FILTER, LIMIT, BEFORE),
+    )
     async def _inbox(self, request: web.Request) -> web.Response:
         return as_json(await self._box(Box.INBOX, request))
 
+    @operation(
+        "GET",
+        "/outbox",
+        Letters,
+        "Messages to people, the newest last.",
+        query=(*FILTER, LIMIT, BEFORE),
+    )
     async def _outbox(self, request: web.Request) -> web.Response:
         return as_json(await self._box(Box.OUTBOX, request))
 
@@ -122,36 +123,88 @@ class LettersApi:
         before = request.query.get("before")
         return await self._clerk.box(box, _filter(request), limit_of(request), before)
 
+    @operation(
+        "GET", "/dead", Letters, "What waits for a person in both boxes.", query=(*FILTER, LIMIT)
+    )
     async def _dead(self, request: web.Request) -> web.Response:
         return as_json(await self._clerk.dead(_filter(request), limit_of(request)))
 
+    @operation("GET", "/messages/{message}", Letter, "One message with all of its text.")
     async def _message(self, request: web.Request) -> web.Response:
         return as_json(await self._clerk.letter(request.match_info["message"]))
 
+    @operation(
+        "GET",
+        "/accounts/{name}/dead",
+        Letters,
+        "What of an account waits for a person.",
+        query=(CHAT, STATE, LIMIT),
+    )
+    async def _account_dead(self, request: web.Request) -> web.Response:
+        wanted = msgspec.structs.replace(_filter(request), account=request.match_info["name"])
+        return as_json(await self._clerk.dead(wanted, limit_of(request)))
+
+    @operation(
+        "POST",
+        "/messages/retry",
+        list[Mended],
+        "Try 1 to 1000 messages once more, each by itself.",
+        body=Names,
+    )
     async def _retry(self, request: web.Request) -> web.Response:
         mended: list[Mended] = await self._clerk.retry(await _names(request))
         return as_json(mended)
 
+    @operation(
+        "POST",
+        "/messages/drop",
+        list[Mended],
+        "Give 1 to 1000 messages up, each by itself.",
+        body=Names,
+    )
     async def _drop(self, request: web.Request) -> web.Response:
         mended: list[Mended] = await self._clerk.drop(await _names(request))
         return as_json(mended)
 
+    @operation(
+        "GET",
+        "/gaps",
+        list[GapLine],
+        "Gaps that nobody has dismissed, the newest last.",
+        query=(ACCOUNT, LIMIT),
+    )
     async def _gaps(self, request: web.Request) -> web.Response:
         account = request.query.get("account")
         return as_json(await self._clerk.gaps(account, limit_of(request)))
 
+    @operation("POST", "/gaps/{number}/dismiss", GapLine, "Somebody has seen to a gap.")
     async def _dismiss(self, request: web.Request) -> web.Response:
         text = request.match_info["number"]
         if not text.isdecimal() or len(text) > 18:
             raise Problem(400, f"{text!r} is not the number of a gap", "`holdfast gaps` lists them")
         return as_json(await self._clerk.dismiss(int(text)))
 
+    @operation(
+        "POST",
+        "/accounts/{name}/send",
+        list[Letter],
+        "Owe a text to a chat; what comes back is durable.",
+        body=Speech,
+    )
     async def _send(self, request: web.Request) -> web.Response:
         speech = await _body(request, Speech)
         account = request.match_info["name"]
         sent = await self._clerk.send(account, speech.chat, speech.text, speech.anyway)
         return as_json(sent)
 
+    @operation(
+        "POST",
+        "/backup",
+        Copy,
+        "Copy the journal to a new file, at an absolute path.",
+        body=Target,
+        local=True,
+    )
     async def _backup(self, request: web.Request) -> web.Response:
         return as_json(await self._clerk.backup((await _body(request, Target)).path))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,8 +36,8 @@ class Asked:
 class HtmlPortal:
     """A server on loopback that says ``200 text/html`` to everything. An async context manager.
 
-    ``status`` and ``page`` may be changed while it runs (a firewall's 403, a proxy's 503). With
-    an SSL context it speaks TLS. ``asked`` holds the last requests, ``count`` counts them all.
+    ``status``, ``page`` and ``headers`` may be changed while it runs (a firewall's 403, a proxy's
+    503). With an SSL context it speaks TLS. ``asked`` holds the last requests, ``count`` counts them all.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class HtmlPortal:
         port: int = 0,
         status: int = 200,
         page: str = PAGE,
+        headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.host, self.port = host, port
-        self.status, self.page = status, page
+        self.status, self.page, self.headers = status, page, dict(headers or {})
         self.count = 0
         self.asked: deque[Asked] = deque(maxlen=LOG_SIZE)
         self._tls = tls
@@ -87,4 +89,6 @@ class HtmlPortal:
         upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
         self.count += 1
         self.asked.append(Asked(request.method, request.path_qs, upgrade))
-        return web.Response(text=self.page, status=self.status, content_type="text/html")
+        return web.Response(
+            text=self.page, status=self.status, content_type="text/html", headers=self.headers
+        )

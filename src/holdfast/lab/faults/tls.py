@@ -97,12 +97,22 @@ class Authority:
     ) -> ssl.SSLContext:
         """A context for a server that shows such a certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.certify(context, flaw, names=names)
+        return context
+
+    def certify(
+        self,
+        context: ssl.SSLContext,
+        flaw: Flaw = Flaw.GOOD,
+        *,
+        names: tuple[str, ...] = NAMES,
+    ) -> None:
+        """Let a server show such a certificate from its next handshake on."""
         # OpenSSL loads from files only; the directory is private and gone on return.
         with tempfile.TemporaryDirectory(prefix="holdfast-tls-") as directory:
             path = Path(directory) / "server.pem"
             path.write_bytes(self.issue(flaw, names=names).pem)
             context.load_cert_chain(path)
-        return context
 
     def client_context(self) -> ssl.SSLContext:
         """A context for a client that trusts this authority and no other."""

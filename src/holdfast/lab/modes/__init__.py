@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from holdfast.lab.mode import Mode
-from holdfast.lab.modes import silent
+from holdfast.lab.modes import messages, reconnecting, reconnecting_start, silent, silent_watch
 
-MODES: Mapping[str, Mode] = {mode.id: mode for mode in (*silent.MODES,)}
+MODES: Mapping[str, Mode] = {
+    mode.id: mode
+    for mode in (
+        *silent.MODES,
+        *silent_watch.MODES,
+        *reconnecting.MODES,
+        *reconnecting_start.MODES,
+        *messages.MODES,
+    )
+}

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from holdfast.lab.simulator import sockets_of
 from holdfast.lab.simulators import dingtalk_rules as rules
 from holdfast.lab.simulators.dingtalk_link import Bye, Fragments, Link
 from holdfast.lab.simulators.dingtalk_platform import OpenPlatform, compact, read_json
@@ -38,6 +39,8 @@ class Gateway:
         self._opened = 0
         self._timers: set[asyncio.TimerHandle] = set()
         self._acked: set[str] = set()
+        self._turn = False
+        """Whether the push before went to another client."""
 
     def reaches_bot(self) -> bool:
         """Whether a bot message that occurs now would be pushed over a link that carries it."""
@@ -59,7 +62,7 @@ class Gateway:
         dead = self._lab.faults.take("ticket_expired") is not None
         ticket = self._lab.tickets.issue(subscriptions, self._lab.now(), dead=dead)
         self._lab.note("login", ua=body.get("ua"))
-        return web.json_response({"endpoint": f"ws://{request.host}/connect", "ticket": ticket})
+        return web.json_response({"endpoint": f"{sockets_of(request)}/connect", "ticket": ticket})
 
     async def _spoil_open(self) -> web.Response | None:
         lab = self._lab
@@ -191,7 +194,8 @@ class Gateway:
         message_id, opaque = rules.new_message_id(), secrets.token_hex(4)
         link.pings = {message_id: opaque}
         data = {"opaque": opaque}
-        link.send(compact(rules.frame("SYSTEM", "ping", data, messageId=message_id)))
+        if self._lab.faults.take("no_ping") is None:
+            link.send(compact(rules.frame("SYSTEM", "ping", data, messageId=message_id)))
         self._schedule_ping(link)
 
     async def _receive(self, link: Link, kind: WSMsgType, data: Any) -> None:
@@ -199,6 +203,8 @@ class Gateway:
             return
         if kind is WSMsgType.PING:
             self._lab.note("beat", n=link.number, kind="ws")
+            if (late := self._lab.faults.take("pong_late")) is not None:
+                await asyncio.sleep(late.get("delay", 5.0))
             if self._lab.faults.take("no_pong") is None:
                 await link.ws.pong(data)
         elif kind is not WSMsgType.PONG:
@@ -230,6 +236,11 @@ class Gateway:
         if link is None or self._lab.faults.take("mute") is not None:
             self._lab.note("lost", id=push.id, reason="mute" if link else "no connection")
             return
+        if self._lab.faults.take("split") is not None:
+            self._turn = not self._turn
+            if self._turn:
+                self._lab.note("elsewhere", id=push.id)
+                return
         self._give(link, push)
         if self._lab.faults.take("dup_event") is not None:
             self._give(link, push)

@@ -35,7 +35,9 @@ FAULTS: Mapping[str, str] = {
     "disconnect": "the frame SYSTEM disconnect, with `reason`, is the first frame of a connection",
     "half_open": "after the upgrade the link falls silent both ways, TCP stays",
     "mute": "a push is withheld for ever; armed without end the link is a zombie that still pongs",
+    "no_ping": "a SYSTEM ping is left out",
     "no_pong": "a WebSocket ping is not answered",
+    "pong_late": "a WebSocket ping is answered after `delay` (5) seconds",
     # frames
     "bad_frame": "the frame `raw` (not JSON) precedes the push",
     "no_headers": "a frame without headers precedes the push",
@@ -44,6 +46,7 @@ FAULTS: Mapping[str, str] = {
     "big_frame": "the push is padded to more than `size` (307200) bytes",
     # messages
     "dup_event": "a message is pushed twice on one connection: one msgId, two messageIds",
+    "split": "a second client of the app takes every other message",
     "dup_elsewhere": "a message is pushed to a second connection too, if there is one",
     "redeliver": "a message not acknowledged within `after` (60) seconds is pushed again",
     "out_of_order": "a push is overtaken: it leaves `delay` (0.5) seconds late",

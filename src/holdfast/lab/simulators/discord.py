@@ -159,11 +159,14 @@ class DiscordSimulator(DiscordPlatform):
         for link in links:
             await link.flushed()
 
-    async def goodbye(self, code: int | None = None) -> None:
-        """Ask every client to reconnect (op 7); with a code the sockets are closed as well."""
+    async def goodbye(self, code: int | None = None, silence: float = 0.0) -> None:
+        """Ask every client to reconnect (op 7); with a code the sockets are closed as well.
+
+        With ``silence`` they are closed so many seconds later, and carry no event meanwhile.
+        """
         links = list(self._gateway.links)
         for link in links:
-            self._gateway.goodbye(link, code)
+            self._gateway.goodbye(link, code, silence)
         for link in links:
             await link.flushed()
 

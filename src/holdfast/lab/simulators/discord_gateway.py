@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from holdfast.lab.simulator import sockets_of
 from holdfast.lab.simulators import discord_rules as rules
 from holdfast.lab.simulators.discord_link import Link
 from holdfast.lab.simulators.discord_platform import DiscordPlatform, answer
@@ -37,12 +38,12 @@ class Gateway:
 
     def reaches_bot(self) -> bool:
         """Whether a READY or RESUMED link that is neither mute nor frozen exists."""
-        live = any(link.session and not link.frozen for link in self.links)
+        live = any(k.session and not (k.frozen or k.leaving) for k in self.links)
         return live and not self._lab.faults.armed("mute")
 
     async def call(self, request: web.Request) -> web.Response:
         """/gateway and /gateway/bot: the socket's address, on the host that was asked."""
-        body: dict[str, Any] = {"url": f"ws://{request.host}/gw"}
+        body: dict[str, Any] = {"url": f"{sockets_of(request)}/gw"}
         if request.path.endswith("/bot"):
             self._play_no_sessions_left()
             body |= {"shards": 1, "session_start_limit": self._lab.limit.state(self._lab.now())}
@@ -90,10 +91,15 @@ class Gateway:
             self.hang_up(link, fault.get("code", Close.UNKNOWN))
         elif query.get("v", "10") != "10":
             self.hang_up(link, Close.INVALID_VERSION, "Invalid API version.")
+        elif (fault := self._lab.fault("slow_hello")) is not None:
+            asyncio.get_running_loop().call_later(fault.get("delay", 8.0), self._hello, link)
         elif self._lab.fault("no_hello") is None:
-            interval = int(self._lab.heartbeat_interval * 1000)
-            link.send({"op": Op.HELLO, "d": {"heartbeat_interval": interval}, "s": None, "t": None})
-            self._watch(link)
+            self._hello(link)
+
+    def _hello(self, link: Link) -> None:
+        interval = int(self._lab.heartbeat_interval * 1000)
+        link.send({"op": Op.HELLO, "d": {"heartbeat_interval": interval}, "s": None, "t": None})
+        self._watch(link)
 
     def _watch(self, link: Link) -> None:
         """Give the client until its next heartbeat is long overdue."""
@@ -281,15 +287,23 @@ class Gateway:
             link.send({"op": Op.HEARTBEAT, "d": None})
         if (fault := self._lab.fault("goodbye")) is not None:
             self.goodbye(link, fault.get("code"))
+        if (fault := self._lab.fault("close_when_live")) is not None:
+            self.hang_up(link, fault.get("code", Close.UNKNOWN))
         if self._lab.fault("half_open") is not None:
             self.freeze(link)
 
     # -- losing links -------------------------------------------------------------------------
 
-    def goodbye(self, link: Link, code: int | None) -> None:
-        """Op 7; with a code the socket is closed behind it."""
+    def goodbye(self, link: Link, code: int | None, silence: float = 0.0) -> None:
+        """Op 7; with a code the socket is closed behind it.
+
+        With ``silence`` it is closed so many seconds later, and carries no event meanwhile.
+        """
         link.send({"op": Op.RECONNECT, "d": None, "s": None, "t": None})
-        if code is not None:
+        if silence:
+            link.leaving = True
+            asyncio.get_running_loop().call_later(silence, self.hang_up, link, code or 1000)
+        elif code is not None:
             self.hang_up(link, code)
 
     def freeze(self, link: Link) -> None:
@@ -347,7 +361,7 @@ class Gateway:
             withheld = self._lab.faults.armed("mute")
         for session in audience:
             entry, link = session.record(event), self._link_of(session)
-            if link is not None and not withheld:
+            if link is not None and not (link.leaving or withheld):
                 self._give(link, session, entry)
         if not audience and event.id is not None:
             self._lab.note("lost", id=event.id, reason="no session")
@@ -378,6 +392,8 @@ class Gateway:
             link.send({"op": 99, "d": None})
         if self._lab.fault("unknown_event") is not None:
             link.send(NEWS | {"s": session.next()})
+        if (fault := self._lab.fault("huge_frame")) is not None:
+            link.send(NEWS | {"s": session.next(), "d": {"id": "x" * fault.get("size", 5_000_000)}})
 
     def _write(self, link: Link, session: Session, entry: Entry) -> None:
         if link.frozen or link.closing:

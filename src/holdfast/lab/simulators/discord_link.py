@@ -22,7 +22,8 @@ class Link:
     """One accepted socket. Sending is queued and never waits; ``session`` is set when it is live.
 
     ``origin`` is the address the client came by: a relay's, if one stands before the simulator.
-    A frozen link is half-open: it takes everything, answers nothing, and TCP stays.
+    A frozen link is half-open: it takes everything, answers nothing, and TCP stays. A leaving one
+    answers heartbeats and carries no event any more.
     """
 
     OUTBOX = 10_000
@@ -31,7 +32,7 @@ class Link:
         self.number, self.ws = number, ws
         self.origin = f"http://{request.host}"
         self.session: Session | None = None
-        self.frozen = self.closing = False
+        self.frozen = self.closing = self.leaving = False
         self.watchdog: asyncio.TimerHandle | None = None
         self.frames = Window(FRAMES_PER_MINUTE, 60.0)
         self._transport = request.transport

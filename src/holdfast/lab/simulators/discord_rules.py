@@ -31,6 +31,7 @@ FAULTS: Mapping[str, str] = {
     "no_sessions_left": "no Identify is left until `reset_after` (14400) seconds have passed",
     "upgrade_refused": "the socket's upgrade is answered with HTTP `status` (503)",
     "no_hello": "the socket is accepted and stays silent",
+    "slow_hello": "Hello comes `delay` (8) seconds late",
     "no_ready": "Identify and Resume are not answered",
     "close_after_accept": "the socket is closed with `code` (4000) before Hello",
     "close_after_identify": "Identify is answered by close `code` (4000), with `ready` after READY",
@@ -44,6 +45,7 @@ FAULTS: Mapping[str, str] = {
     "no_ack": "a heartbeat is not acknowledged",
     "ack_late": "a heartbeat is acknowledged after `delay` (5) seconds",
     "server_beat": "the server sends op 1 right after READY or RESUMED",
+    "close_when_live": "the socket is closed with `code` (4000) right after READY or RESUMED",
     "goodbye": "op 7 follows READY or RESUMED; with `code` the socket is closed behind it",
     "mute": "an event is withheld; armed without end the link is a zombie that still acks beats",
     "half_open": "after READY or RESUMED the link falls silent both ways, TCP stays",
@@ -56,6 +58,7 @@ FAULTS: Mapping[str, str] = {
     "unknown_event": "a dispatch of an unknown type precedes the event",
     "unknown_op": "a frame with op 99 precedes the event",
     "bad_frame": "the frame `raw` (not JSON) precedes the event",
+    "huge_frame": "a dispatch of `size` (5000000) bytes precedes the event",
     "out_of_order": "an event is overtaken: sent `delay` (0.5) seconds late with its own s",
     "link_unfurl": "a MESSAGE_UPDATE without edited_timestamp follows a message",
     # sends and edits

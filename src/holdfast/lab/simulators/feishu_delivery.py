@@ -47,11 +47,13 @@ class Deliveries:
 
     def acked(self, event: Event) -> None:
         """Somebody acknowledged it in time: it is not repeated."""
+        if self._lab.faults.take("ack_lost") is not None:
+            return
         self._lab.note("ack", id=event.key)
         if (handle := self._open.pop(event.id, None)) is not None:
             handle.cancel()
-            if self._lab.faults.take("dup_after_ack") is not None:
-                self.later(0.0, self._attempt, event)
+            if (fault := self._lab.faults.take("dup_after_ack")) is not None:
+                self.later(fault.get("delay", 0.0), self._attempt, event)
 
     def failed(self, event: Event, reason: Any) -> None:
         """Somebody answered otherwise, or too late; the repeat comes when it is due."""

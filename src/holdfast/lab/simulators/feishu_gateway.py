@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from holdfast.lab.simulator import sockets_of
 from holdfast.lab.simulators import feishu_rules as rules
 from holdfast.lab.simulators.feishu_delivery import Deliveries
 from holdfast.lab.simulators.feishu_frames import BadFrame, Frame, Method, control, event_frames
@@ -36,6 +37,8 @@ class Gateway:
         self.links: dict[Link, None] = {}
         self._tickets: set[str] = set()
         self._opened = self._pushed = 0
+        self._turn = False
+        """Whether the push before went to another client."""
 
     def reaches_bot(self) -> bool:
         """Whether an event that occurs now would be pushed over a link that carries it."""
@@ -55,19 +58,20 @@ class Gateway:
         if self._full():
             return self._deny("endpoint_too_many", {})
         self._lab.note("login")
-        data: dict[str, Any] = {"URL": self._address(request.host)}
+        data: dict[str, Any] = {"URL": self._address(request)}
         if self._lab.faults.take("endpoint_no_config") is None:
             data["ClientConfig"] = self._config("endpoint_partial_config")
         return web.json_response({"code": 0, "msg": "", "data": data})
 
-    def _address(self, host: str) -> str:
+    def _address(self, request: web.Request) -> str:
         ticket = secrets.token_hex(16)
         self._tickets.add(ticket)
         ids = f"&device_id={DEVICE_BASE + len(self._tickets)}&service_id={SERVICE_ID}"
         if self._lab.faults.take("endpoint_no_ids") is not None:
             ids = ""
         # Query parameters besides the two ids are from memory of public logs.
-        return f"ws://{host}/ws/v2?fpid=493&aid=552564{ids}&access_key=lab&ticket={ticket}"
+        query = f"fpid=493&aid=552564{ids}&access_key=lab&ticket={ticket}"
+        return f"{sockets_of(request)}/ws/v2?{query}"
 
     def _config(self, partial: str) -> dict[str, int]:
         whole = self._lab.client_config()
@@ -254,6 +258,8 @@ class Gateway:
             self._deliveries.later(fault.get("delay", 5.0), link.send, pong)
         else:
             link.send(pong)
+        if (fault := faults.take("close_when_live")) is not None:
+            self.close(link, fault.get("code", 1000))
 
     def _answered(self, link: Link, frame: Frame) -> None:
         push = link.unacked.get(frame.header("message_id"))
@@ -286,6 +292,11 @@ class Gateway:
         if self._lab.faults.take("mute") is not None:
             self._lab.note("undelivered", id=event.key, reason="mute")
             return
+        if self._lab.faults.take("split") is not None:
+            self._turn = not self._turn
+            if self._turn:
+                self._deliveries.acked(event)
+                return
         self._give(self._lab.dice.choice(able), event)
 
     def _give(self, link: Link, event: Event) -> None:

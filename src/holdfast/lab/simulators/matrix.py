@@ -63,7 +63,6 @@ class MatrixSimulator(Simulator):
     """One homeserver, one bot account (``@bot:sim.local``), and any number of people."""
 
     platform: ClassVar[str] = "matrix"
-    user_id: ClassVar[str] = mxid("bot")
     password: ClassVar[str] = "bot-password"
     device_id: ClassVar[str] = "HOLDFAST"
 
@@ -78,6 +77,7 @@ class MatrixSimulator(Simulator):
         "soft_logout": "401 M_UNKNOWN_TOKEN with soft_logout: refresh or log in again",
         "user_locked": "401 M_USER_LOCKED with soft_logout",
         "sync_hangs": "the poll is never answered",
+        "sync_slow": "the poll is taken up delay=8 s late",
         "sync_drips": "the poll's answer starts and never ends; a byte each interval=5 s",
         "bad_since": "400: the server does not know the stream token",
         "limited_timeline": "a room with at least two new events shows the last keep=1 only",
@@ -90,6 +90,7 @@ class MatrixSimulator(Simulator):
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         super().__init__(host=host, port=port)
+        self.user_id = mxid("bot")
         self.token = f"syt_{secrets.token_urlsafe(24)}"
         self._sessions = Sessions(self.now)
         self._sessions.accept(self.token, self._session())
@@ -363,6 +364,8 @@ class MatrixSimulator(Simulator):
         # "timeout" counts only for a client that already has a place in the stream.
         timeout = 0.0 if since is None else number(request, "timeout", 0) / 1000
         self.note("sync", since=since, timeout=timeout)
+        if (params := self.faults.take("sync_slow")) is not None:
+            await asyncio.sleep(params.get("delay", 8.0))
         if self.faults.take("sync_hangs") is not None:
             with self._held_poll(request):
                 await asyncio.Event().wait()

@@ -90,8 +90,7 @@ class MattermostSimulator(MattermostWorld):
     def close_all(self, code: int = 1001) -> None:
         """Close every socket with a code, by default as a server that shuts down; 0 ends TCP."""
         for link in list(self._hub.links):
-            self._hub.detach(link)
-            link.close(code)
+            self._hub.hang_up(link, code)
 
     def drop_all(self) -> None:
         """Reset every socket; connections stay resumable."""

@@ -230,6 +230,9 @@ class Hub:
 
     def _resume(self, link: Link, wanted: str, seq: int) -> None:
         self._lab.note("resume", n=link.number, seq=seq)
+        if (fault := self._lab.faults.take("close_on_resume")) is not None:
+            self.hang_up(link, fault.get("code", 1011))
+            return
         known = self._connections.get(wanted)
         # Only an inactive connection is found: one whose socket the server still believes in
         # is not, so that a client which gave up first gets a new connection.
@@ -264,8 +267,15 @@ class Hub:
             link.send(event.frame(connection.number(event)))
         self._lab.note(how, n=link.number, connection=connection.id)
         self._lab.note("link-open", n=link.number)
+        if (fault := self._lab.faults.take("close_when_live")) is not None:
+            self.hang_up(link, fault.get("code", 1011))
         if self._lab.faults.take("half_open") is not None:
             self.freeze(link)
+
+    def hang_up(self, link: Link, code: int) -> None:
+        """Close a link."""
+        self.detach(link)
+        link.close(code)
 
     def freeze(self, link: Link) -> None:
         """Make a link half-open."""
@@ -422,6 +432,9 @@ class Hub:
             link.send(str(fault.get("raw", "{not json")))
         if take("unknown_event") is not None:
             news = Event(kind="something_new", data={"id": "1"})
+            link.send(news.frame(connection.number(news)))
+        if (fault := take("huge_frame")) is not None:
+            news = Event(kind="something_new", data={"id": "x" * fault.get("size", 5_000_000)})
             link.send(news.frame(connection.number(news)))
         if take("seq_gap") is not None:
             connection.number(event, keep=False)

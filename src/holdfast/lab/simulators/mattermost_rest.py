@@ -102,6 +102,8 @@ class Calls:
         take = self._lab.faults.take
         if take("api_hang") is not None:
             await asyncio.Event().wait()
+        if take("api_malformed") is not None:
+            return web.Response(body=b'{"id":"', content_type="application/json")
         if (fault := take("api_html")) is not None:
             page, status = "<html><body>Bad Gateway</body></html>", fault.get("status", 502)
             return web.Response(text=page, content_type="text/html", status=status)

@@ -22,6 +22,7 @@ FAULTS: Mapping[str, str] = {
     "api_403": "an API call answers 403 as for a missing right",
     "api_429": "an API call answers 429 in plain text, `retry_after` (1; None: no headers) seconds",
     "api_html": "a page of HTML with HTTP `status` (502; 200: a captive portal) answers",
+    "api_malformed": "an API call answers 200 with JSON that is cut off",
     "api_hang": "an API call is never answered",
     "posts_error": "fetching the posts of a channel answers HTTP `status` (500)",
     # opening
@@ -30,18 +31,21 @@ FAULTS: Mapping[str, str] = {
     "no_hello": "the socket is authenticated, but neither hello nor any event comes",
     "slow_hello": "hello and all after it come `delay` (5) seconds late",
     "hello_first": "hello precedes the OK to the challenge",
+    "close_on_resume": "a socket that names a connection id is closed with `code` (1011)",
     "refuse_resume": "the connection id is forgotten: hello with a new one",
     # while connected
     "no_ack": "an application ping is not answered",
     "ack_once_late": "an application ping is answered after `delay` (5) seconds",
     "ping_fail": "an application ping is answered FAIL not_authenticated",
     "mute": "an event reaches no socket and no buffer; without end the link is a zombie that pongs",
+    "close_when_live": "the socket is closed with `code` (1011) after hello or resume",
     "half_open": "after hello or resume the link falls silent both ways, TCP stays",
     # events
     "seq_gap": "the event is numbered, but never sent nor kept",
     "dup_event": "an event is sent twice, the second time with a new seq",
     "unknown_event": "an event of an unknown type precedes the event",
     "bad_frame": "the frame `raw` (not JSON, no seq) precedes the event",
+    "huge_frame": "an event of an unknown type with `size` (5000000) bytes precedes the event",
     "bad_post": "`data.post` of the event is the text `raw` (not JSON)",
     "split_frame": "the event comes as a message of `parts` (3) WebSocket fragments",
     # sending

@@ -147,10 +147,16 @@ class QQBotSimulator(OpenPlatform):
         for link in links:
             await link.flushed()
 
-    async def goodbye(self, close: bool = True) -> None:
-        """Ask every client to reconnect (op 7), by default closing with 4009 at once."""
+    async def goodbye(self, close: bool = True, silence: float = 0.0) -> None:
+        """Ask every client to reconnect (op 7), by default closing with 4009 at once.
+
+        With ``silence`` the sockets are closed so many seconds later, and carry no event meanwhile.
+        """
         links = list(self._gateway.links)
         for link in links:
+            if silence:
+                self._gateway.say_goodbye(link, silence)
+                continue
             link.send({"op": Op.RECONNECT})
             if close:
                 self._gateway.hang_up(link, Close.EXPIRED, "Session timed out")

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from holdfast.lab.simulator import sockets_of
 from holdfast.lab.simulators import qqbot_rules as rules
 from holdfast.lab.simulators.qqbot_platform import BOT, OpenPlatform, answer
 from holdfast.lab.simulators.qqbot_rules import Close, Event, Op, Refusal
@@ -24,7 +25,8 @@ class Link:
     """One accepted socket. Sending is queued and never waits; ``session`` is set when it is live.
 
     ``origin`` is the address the client came by: a relay's, if one stands before the simulator.
-    A frozen link is half-open: it takes everything, answers nothing, and TCP stays.
+    A frozen link is half-open: it takes everything, answers nothing, and TCP stays. A leaving one
+    answers heartbeats and carries no event any more.
     """
 
     OUTBOX = 10_000
@@ -33,7 +35,7 @@ class Link:
         self.number, self.ws = number, ws
         self.origin = f"http://{request.host}"
         self.session: rules.Session | None = None
-        self.frozen = self.closing = False
+        self.frozen = self.closing = self.leaving = False
         self.watchdog: asyncio.TimerHandle | None = None
         self._transport = request.transport
         self._outbox: asyncio.Queue[str | tuple[int, str]] = asyncio.Queue(self.OUTBOX)
@@ -106,7 +108,7 @@ class Gateway:
 
     def reaches_bot(self) -> bool:
         """Whether a READY or RESUMED link that is neither mute nor frozen exists."""
-        live = any(link.session and not link.frozen for link in self.links)
+        live = any(k.session and not (k.frozen or k.leaving) for k in self.links)
         return live and not self._lab.faults.armed("mute")
 
     async def call(self, request: web.Request) -> web.Response:
@@ -116,7 +118,7 @@ class Gateway:
         self._lab.play("gateway_429", busy)
         if not self._lab.gateway_bucket.take(self._lab.now()):
             raise busy
-        body: dict[str, Any] = {"url": f"ws://{request.host}/websocket"}
+        body: dict[str, Any] = {"url": f"{sockets_of(request)}/websocket"}
         if request.path.endswith("/bot"):
             self._play_no_sessions_left()
             body |= {"shards": 1, "session_start_limit": self._lab.limit.state(self._lab.now())}
@@ -155,10 +157,15 @@ class Gateway:
     def _greet(self, link: Link) -> None:
         if (fault := self._lab.faults.take("close_after_accept")) is not None:
             self.hang_up(link, fault.get("code", Close.INTERNAL))
+        elif (fault := self._lab.faults.take("slow_hello")) is not None:
+            asyncio.get_running_loop().call_later(fault.get("delay", 8.0), self._hello, link)
         elif self._lab.faults.take("no_hello") is None:
-            interval = int(self._lab.heartbeat_interval * 1000)
-            link.send({"op": Op.HELLO, "d": {"heartbeat_interval": interval}})
-            self._watch(link)
+            self._hello(link)
+
+    def _hello(self, link: Link) -> None:
+        interval = int(self._lab.heartbeat_interval * 1000)
+        link.send({"op": Op.HELLO, "d": {"heartbeat_interval": interval}})
+        self._watch(link)
 
     def _watch(self, link: Link) -> None:
         """Give the client until its next heartbeat is long overdue."""
@@ -322,8 +329,17 @@ class Gateway:
         self._lab.note("link-open", n=link.number)
         if self._lab.faults.take("server_beat") is not None:
             link.send({"op": Op.HEARTBEAT, "d": session.s})
+        if (fault := self._lab.faults.take("close_when_live")) is not None:
+            self.hang_up(link, fault.get("code", Close.INTERNAL))
         if self._lab.faults.take("half_open") is not None:
             self.freeze(link)
+
+    def say_goodbye(self, link: Link, silence: float) -> None:
+        """Op 7, then nothing but acknowledged heartbeats, and 4009 after so many seconds."""
+        link.send({"op": Op.RECONNECT})
+        link.leaving = True
+        loop = asyncio.get_running_loop()
+        loop.call_later(silence, self.hang_up, link, Close.EXPIRED, "Session timed out")
 
     def freeze(self, link: Link) -> None:
         link.freeze()
@@ -371,7 +387,7 @@ class Gateway:
         withheld = bool(audience) and self._lab.faults.take("mute") is not None
         for session in audience:
             link = self._link_of(session)
-            if link is None or withheld:
+            if link is None or link.leaving or withheld:
                 session.waiting.append(event)
             else:
                 self._give(link, session, event)
@@ -383,8 +399,9 @@ class Gateway:
         if (fault := self._lab.faults.take("bad_frame")) is not None:
             link.send(str(fault.get("raw", "{not json")))
         if self._lab.faults.take("unknown_event") is not None:
-            news = {"op": Op.DISPATCH, "s": session.next(), "t": "SOMETHING_NEW", "d": {"id": "1"}}
-            link.send(news)
+            link.send(_news(session, "1"))
+        if (fault := self._lab.faults.take("huge_frame")) is not None:
+            link.send(_news(session, "x" * fault.get("size", 5_000_000)))
         frame = session.number(event, link.origin)
         if (fault := self._lab.faults.take("out_of_order")) is not None:
             asyncio.get_running_loop().call_later(fault.get("delay", 0.5), link.send, frame)
@@ -392,3 +409,8 @@ class Gateway:
             link.send(frame)
         if self._lab.faults.take("dup_event") is not None:
             link.send(session.number(event, link.origin))
+
+
+def _news(session: rules.Session, key: str) -> dict[str, Any]:
+    """A dispatch of a type that no page names."""
+    return {"op": Op.DISPATCH, "s": session.next(), "t": "SOMETHING_NEW", "d": {"id": key}}

@@ -116,6 +116,8 @@ class OpenPlatform(Simulator):
                 return web.Response(
                     text=page, content_type="text/html", status=fault.get("status", 502)
                 )
+            if self.faults.take("api_malformed") is not None:
+                return web.Response(body=b'{"url":"ws', content_type="application/json")
             try:
                 self.play("api_500", Refusal(500, "internal error", status=500))
                 self.play("api_401", Refusal(11244, "token not exist or expire", status=401))

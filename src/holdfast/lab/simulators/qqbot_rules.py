@@ -24,6 +24,7 @@ FAULTS: Mapping[str, str] = {
     "expires_in_number": "`expires_in` is a number, as documented, instead of the usual string",
     # any API call
     "api_500": "an API call answers HTTP 500 with a JSON error",
+    "api_malformed": "an API call answers HTTP 200 with JSON that is cut off",
     "api_html": "an API call answers HTTP `status` (502) with a page of HTML",
     "api_401": "an API call answers HTTP 401 with `code` (11244)",
     # gateway call
@@ -32,6 +33,7 @@ FAULTS: Mapping[str, str] = {
     "no_sessions_left": "no Identify is left until `reset_after` (86400) seconds have passed",
     # opening
     "no_hello": "the socket is accepted and stays silent",
+    "slow_hello": "Hello comes `delay` (8) seconds late",
     "no_ready": "Identify and Resume are not answered",
     "close_after_accept": "the socket is closed with `code` (4900) before Hello",
     "close_after_identify": "Identify is answered by close `code` (4900), with `ready` after READY",
@@ -43,6 +45,7 @@ FAULTS: Mapping[str, str] = {
     "no_ack": "heartbeats are not acknowledged",
     "ack_once_late": "a heartbeat is acknowledged after `delay` (5) seconds",
     "server_beat": "the server sends op 1 right after READY or RESUMED",
+    "close_when_live": "the socket is closed with `code` (4900) right after READY or RESUMED",
     "mute": "an event is withheld; armed without end the link is a zombie that still acks beats",
     "half_open": "after READY or RESUMED the link falls silent both ways, TCP stays",
     # events
@@ -50,6 +53,7 @@ FAULTS: Mapping[str, str] = {
     "dup_after_resume": "a resume replays one event that the bot already has, with a new s",
     "unknown_event": "a dispatch of an unknown type precedes the event",
     "bad_frame": "the frame `raw` (not JSON) precedes the event",
+    "huge_frame": "a dispatch of `size` (5000000) bytes precedes the event",
     "out_of_order": "an event is overtaken: sent `delay` (0.5) seconds late with its own s",
     "webhook_forged": "a callback with a false signature precedes the event",
     # sending

@@ -39,9 +39,11 @@ FAULTS: Mapping[str, str] = {
     "close_after_hello": "the socket is closed with `code` (1001) right after hello",
     "half_open": "after hello the link falls silent both ways, TCP stays",
     "no_pong": "a ping of the client is not answered",
+    "pong_late": "a ping of the client is answered after `delay` (5) seconds",
     "no_ping": "a ping of the server is left out",
     # events
     "mute": "an envelope is withheld; armed without end the link is a zombie that still pongs",
+    "split": "a second client of the app is connected and takes every other envelope",
     "event_lost": "an event never enters the stream; only the history knows it",
     "ack_lost": "an ack is overlooked, the event is sent again",
     "abort_on_event": "the link is reset right after an envelope was written",
@@ -51,6 +53,7 @@ FAULTS: Mapping[str, str] = {
     "split_frame": "an envelope comes as `parts` (3) WebSocket fragments",
     "bad_frame": "the frame `raw` (not JSON) precedes the envelope",
     "unknown_frame": "a frame of an unknown type precedes the envelope",
+    "huge_frame": "a frame of `size` (5000000) bytes precedes the envelope",
     # sending
     "send_error": "a post or update is refused: ok false, `error` (internal_error), other fields",
     "send_500": "a post or update is refused with HTTP `status` (500)",

@@ -16,6 +16,7 @@ from functools import partial
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
+from holdfast.lab.simulator import sockets_of
 from holdfast.lab.simulators import slack_rules as rules
 from holdfast.lab.simulators.slack_platform import Workspace, server_error
 from holdfast.lab.simulators.slack_rules import Event, Goodbye, Json
@@ -135,6 +136,8 @@ class Sockets:
         self._tickets: dict[str, float] = {}
         self._awaited: dict[str, tuple[Event, Link]] = {}
         self._random = random.Random(0)
+        self._turn = False
+        """Whether the envelope before went to another client."""
 
     def live(self) -> list[Link]:
         """The links that envelopes are sent over."""
@@ -159,7 +162,7 @@ class Sockets:
         ticket = secrets.token_hex(16)
         self._tickets[ticket] = self._lab.now() + self._lab.ticket_life
         self._lab.note("login")
-        return {"url": f"ws://{request.host}/link/?ticket={ticket}&app_id={rules.APP}"}
+        return {"url": f"{sockets_of(request)}/link/?ticket={ticket}&app_id={rules.APP}"}
 
     async def accept(self, request: web.Request) -> web.StreamResponse:
         """/link/: one socket, from its ticket to its end."""
@@ -217,7 +220,7 @@ class Sockets:
         link.send(
             {
                 "type": "hello",
-                "num_connections": len(self.live()) + 1,
+                "num_connections": len(self.live()) + 1 + self._lab.faults.armed("split"),
                 "connection_info": {"app_id": rules.APP},
                 "debug_info": debug,
             }
@@ -294,7 +297,9 @@ class Sockets:
         link.heard_at = self._lab.now()
         if message.type is WSMsgType.PING:
             self._lab.note("beat", n=link.number)
-            if self._lab.faults.take("no_pong") is None:
+            if (fault := self._lab.faults.take("pong_late")) is not None:
+                self._later(link, fault.get("delay", 5.0), link.pong, message.data)
+            elif self._lab.faults.take("no_pong") is None:
                 link.pong(message.data)
         elif message.type is WSMsgType.PONG:
             self._lab.note("pong", n=link.number)
@@ -318,6 +323,9 @@ class Sockets:
         asyncio.get_running_loop().call_later(delay, self._begin, event)
 
     def _begin(self, event: Event, lost: str | None = None) -> None:
+        if not (event.occurrence.own or lost) and self._lab.faults.take("split") is not None:
+            self._turn = not self._turn
+            lost = "taken by another client" if self._turn else None
         if lost or not self.live():
             self._give_up(event, lost or "no socket")
         else:
@@ -353,6 +361,8 @@ class Sockets:
             link.send(str(fault.get("raw", "{not json")))
         if faults.take("unknown_frame") is not None:
             link.send({"type": "something_new", "debug_info": {"host": HOST}})
+        if (fault := faults.take("huge_frame")) is not None:
+            link.send({"type": "something_new", "debug_info": "x" * fault.get("size", 5_000_000)})
         if (fault := faults.take("out_of_order")) is not None:
             self._later(link, fault.get("delay", 0.5), link.send, frame)
         elif (fault := faults.take("split_frame")) is not None:

@@ -77,6 +77,8 @@ class TelegramSimulator(Simulator):
         "conflict": "getUpdates: 409, another poller took over",
         "lingering_poll": "getUpdates: 409 for seconds=30, as if the former self still polled",
         "poll_hangs": "getUpdates: accepted and never answered",
+        "poll_fails": "getUpdates: 502 with an HTML body",
+        "poll_slow": "getUpdates: taken up delay=8 s late",
         "poll_drips": "getUpdates: a byte of white space every=5 s, and never an end",
         "close_before_answer": "getUpdates: closed instead of answered; the updates stay queued",
         "close_after_answer": "getUpdates: closed right after a complete answer",
@@ -393,8 +395,10 @@ class TelegramSimulator(Simulator):
     async def _get_updates(
         self, request: web.Request, params: Params, rival: bool
     ) -> web.StreamResponse:
-        if not rival and (played := await self._poll_fault(request)) is not None:
-            return played
+        if not rival:
+            self.note("polled")
+            if (played := await self._poll_fault(request)) is not None:
+                return played
         if self._hook is not None:
             raise await self._conflict(HOOK_ACTIVE)
         self._allow(params)
@@ -420,6 +424,10 @@ class TelegramSimulator(Simulator):
             self._former_until = self.now() + float(fault.get("seconds", 30))
         if self.now() < self._former_until:
             raise await self._conflict(OTHER_POLL)
+        if self._fault("poll_fails") is not None:
+            return page(502, "502 Bad Gateway")
+        if (fault := self._fault("poll_slow")) is not None:
+            await asyncio.sleep(float(fault.get("delay", 8)))
         if self._fault("poll_hangs") is not None:
             await asyncio.Event().wait()
         if (fault := self._fault("poll_drips")) is not None:

@@ -38,6 +38,7 @@ class WebChatSimulator(Simulator):
         "forgets_seen": "the next hello names no message as seen",
         "mute_seen": "the next message is shown and not confirmed",
         "vanish_before_seen": "the next message is shown, then the connection is lost",
+        "vanish_before_stored": "the next confirmation is lost, and the connection with it",
         "half_open": "after the next message the tab reads and says nothing, the socket stays",
         "dup_say": "the next thing said is said twice",
         "bad_frame": "before the next thing said comes a frame that is no JSON (param text)",
@@ -156,7 +157,7 @@ class WebChatSimulator(Simulator):
             self._run(tab.flush)
 
     def _run(self, work: Callable[[], Any]) -> None:
-        errand = asyncio.create_task(work(), name="webchat errand")
+        errand = asyncio.create_task(work(), name="lab browser errand")
         self._errands.add(errand)
         errand.add_done_callback(self._errands.discard)
 

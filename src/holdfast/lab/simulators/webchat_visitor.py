@@ -69,7 +69,7 @@ class Tab:
         self._welcomed = self._frozen = self._polite = False
         self._ponged = 0.0
         self._under_way: str | None = None
-        self._task = asyncio.create_task(self._live(), name=f"webchat {visitor.name} {number}")
+        self._task = asyncio.create_task(self._live(), name=f"lab browser {visitor.name}")
 
     @property
     def served(self) -> bool:
@@ -124,7 +124,7 @@ class Tab:
             )
             self._ws, self._ponged = ws, self._site.now()
             self._note("open")
-            pinger = asyncio.create_task(self._ping(ws), name="webchat ping")
+            pinger = asyncio.create_task(self._ping(ws), name="lab browser ping")
             try:
                 await self._greet(ws)
                 code = await self._listen(ws)
@@ -200,6 +200,8 @@ class Tab:
                 self._welcomed = True
                 self._note("welcome", title=frame["title"], bot=frame["bot"])
                 await self.flush()
+            case "stored" if self._site.faults.take("vanish_before_stored") is not None:
+                raise ConnectionResetError("gone before it knew")
             case "stored":
                 self._visitor.pending.pop(frame["id"], None)
                 self._note("stored", id=frame["id"])

@@ -152,7 +152,7 @@ class Callbacks:
         self._spawn(self._deliver(events, after))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="whatsapp-callback")
+        task = asyncio.create_task(work, name="lab whatsapp callback")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

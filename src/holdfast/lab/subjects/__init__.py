@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast.lab.checker import Row
-from holdfast.lab.mode import Ability
+from holdfast.lab.mode import Ability, Clock
 from holdfast.lab.stage import Stage
 
 
@@ -28,6 +28,10 @@ class Reading:
     kind: str = ""
     """The kind of the cause that it names."""
     code: str = ""
+    message: str = ""
+    """The cause in words."""
+    hint: str = ""
+    """What to do about it, in words."""
     attempt: int = 0
     next_retry_at: float | None = None
     """Unix seconds."""
@@ -38,6 +42,14 @@ class Reading:
     outbox: int = 0
     gap: tuple[float, float] | None = None
     """The last reported gap, Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The answer of a command that was run: its exit status, and what it wrote."""
+
+    status: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,14 @@ class Running(Protocol):
     async def kill(self) -> None:
         """End at once, as by SIGKILL. Needs `Ability.KILL`."""
 
+    def charge(self, point: str) -> None:
+        """Let the next life end at a kill point, see `holdfast.killpoints`. Needs
+        `Ability.KILL_POINT`."""
+
+    def limit(self, spare: int | None) -> None:
+        """Leave it so many descriptors beyond those in use; None: as many as it had. Needs
+        `Ability.LIMITS`."""
+
     async def freeze(self) -> None:
         """Stop in the middle of whatever it does. Needs `Ability.FREEZE`."""
 
@@ -82,6 +102,36 @@ class Running(Protocol):
 
     async def order(self, verb: str, account: str) -> None:
         """``kick``, ``pause`` or ``resume``. Needs `Ability.CONTROL`."""
+
+    async def reload(self) -> None:
+        """Take over what the settings of the stages are now, without a new start. Needs
+        `Ability.CONTROL`."""
+
+    def names(self, answer: str) -> None:
+        """How its names are resolved: ``ok``, ``fail``, ``hang``, or ``dead-v6``: to an IPv6
+        address first. Needs `Ability.RESOLVER`."""
+
+    def suspend(self, seconds: float) -> None:
+        """Let its clocks tell that the machine has slept so long. Needs `Ability.SUSPEND`."""
+
+    def misdate(self, seconds: float) -> None:
+        """Step its wall clock, not the world's. Needs `Ability.SUSPEND`."""
+
+    def move(self) -> None:
+        """Let the kernel tell it of a new address. Needs `Ability.SUSPEND`."""
+
+    def log(self) -> str:
+        """What it has written to its log so far. Needs `Ability.LOG`."""
+
+    async def ask(self) -> Told:
+        """Ask it from outside how it is, as its users do. Needs `Ability.ASK`."""
+
+    async def second(self, *, shared: bool) -> Told | None:
+        """Start a second one with the same accounts, on the same state directory or another;
+        None when it has not given up after some seconds. Needs `Ability.TWICE`."""
+
+    def environ(self, variables: Mapping[str, str]) -> None:
+        """Be started with these environment variables besides its own, until the play ends."""
 
     def read(self, account: str) -> Reading | None:
         """What it publishes now; None when it publishes nothing."""
@@ -104,6 +154,8 @@ class Subject(Protocol):
 
     name: str
     version: str
+    clock: Clock
+    """On whose time it can be played: a peer's is always the real one."""
     abilities: frozenset[Ability]
     platforms: frozenset[str] | None
     """The platforms it speaks; None: all of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,9 +18,9 @@ from holdfast.lab.checker import Row
 from holdfast.lab.configured import document, free_port, write
 from holdfast.lab.crash_process import Process
 from holdfast.lab.crash_witness import Journal
-from holdfast.lab.mode import Ability
+from holdfast.lab.mode import Ability, Clock
 from holdfast.lab.stage import Stage
-from holdfast.lab.subjects import Left, Reading
+from holdfast.lab.subjects import Left, Reading, Told
 from holdfast.lab.subjects.published import AGENT, reading
 from holdfast.observe.status import doubt
 
@@ -36,15 +37,20 @@ class AsProcess:
 
     name = "holdfast"
     version = __version__
+    clock = Clock.REAL
     abilities = frozenset(
         {
             Ability.KILL,
+            Ability.KILL_POINT,
             Ability.FREEZE,
             Ability.AGENT,
             Ability.STATUS,
             Ability.JOURNAL,
             Ability.LIMITS,
             Ability.CONTROL,
+            Ability.LOG,
+            Ability.ASK,
+            Ability.TWICE,
         }
     )
     platforms: frozenset[str] | None = None
@@ -86,16 +92,18 @@ class Lives:
         port = free_port()
         for stage in stages.values():
             stage.cable.lead_hooks(port)
-        settings = {"agent": AGENT, "hook_listen": f"{HOST}:{port}", **gateway}
-        write(home / "holdfast.toml", document(stages, settings, policy))
-        self.process = Process(home / "holdfast.toml")
-        self._stages = dict(stages)
+        self._settings = {"agent": AGENT, "hook_listen": f"{HOST}:{port}", **gateway}
+        self._stages, self._policy, self._home = dict(stages), policy, home
+        self.process = Process(self._write("holdfast.toml"))
         self._entries: dict[str, Reading] = {}
+        self._charge: str | None = None
+        self._allowed: tuple[int, int] | None = None
 
     async def start(self) -> None:
         """See `Running`; nothing happens when it runs."""
         if not self.process.alive:
-            await self.process.start()
+            charge, self._charge = self._charge, None
+            await self.process.start(charge)
 
     async def stop(self) -> float:
         """See `Running`: SIGTERM."""
@@ -106,6 +114,21 @@ class Lives:
     async def kill(self) -> None:
         """See `Running`."""
         await self.process.kill()
+
+    def charge(self, point: str) -> None:
+        """See `Running`."""
+        self._charge = point
+
+    def limit(self, spare: int | None) -> None:
+        """See `Running`."""
+        pid = self.process.pid
+        if self._allowed is None:
+            self._allowed = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        soft, hard = self._allowed
+        if spare is not None:
+            # A new descriptor has the lowest free number: above the highest, none is free.
+            soft = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()) + 1 + spare
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
     async def freeze(self) -> None:
         """See `Running`."""
@@ -121,16 +144,59 @@ class Lives:
 
     async def order(self, verb: str, account: str) -> None:
         """See `Running`: the command that users type. Raises RuntimeError when it fails."""
-        command = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "holdfast.cli", "--config", str(self.process.config)),
-            *(verb, account),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        async with asyncio.timeout(ORDER_LIMIT):
-            said, _ = await command.communicate()
-        if command.returncode:
-            raise RuntimeError(f"holdfast {verb}: {said.decode(errors='replace').strip()}")
+        await self._do(verb, account)
+
+    async def reload(self) -> None:
+        """See `Running`. Raises RuntimeError when it fails."""
+        self._write(self.process.config.name)
+        await self._do("reload")
+
+    async def ask(self) -> Told:
+        """See `Running`: ``holdfast status``."""
+        return await _command(self.process.config, "status")
+
+    async def second(self, *, shared: bool) -> Told | None:
+        """See `Running`: ``holdfast run`` once more."""
+        settings = {**self._settings, "hook_listen": f"{HOST}:{free_port()}"}
+        if not shared:
+            settings["state_dir"] = "state of another"
+        config = self._write("second.toml", settings)
+        try:
+            return await _command(config, "run", "--log-level", "warning")
+        except TimeoutError:
+            return None
+
+    async def _do(self, *words: str) -> None:
+        told = await _command(self.process.config, *words)
+        if told.status:
+            raise RuntimeError(f"holdfast {' '.join(words)}: {told.text}")
+
+    def _write(self, name: str, settings: Mapping[str, Any] | None = None) -> Path:
+        path = self._home / name
+        write(path, document(self._stages, settings or self._settings, self._policy))
+        return path
+
+    def environ(self, variables: Mapping[str, str]) -> None:
+        """See `Running`."""
+        self.process.environ.update(variables)
+
+    def log(self) -> str:
+        """See `Running`: what all lives wrote to standard error."""
+        return self.process.log.read_text(errors="replace") if self.process.log.exists() else ""
+
+    def suspend(self, seconds: float) -> None:
+        """Not of this subject: its clocks are the system's."""
+        raise TypeError("the clocks of another process can not be set here")
+
+    misdate = suspend
+
+    def move(self) -> None:
+        """Not of this subject: its addresses are the system's."""
+        raise TypeError("the kernel's news for another process can not be made up")
+
+    def names(self, answer: str) -> None:
+        """Not of this subject: its names are the system's."""
+        raise TypeError("the names of another process can not be resolved here")
 
     def read(self, account: str) -> Reading | None:
         """See `Running`: what a careful reader of the status file believes."""
@@ -149,7 +215,7 @@ class Lives:
     def accidents(self) -> Sequence[str]:
         """See `Running`: an end that nobody had asked for, and what was said last."""
         codes = [f"it ended by itself with status {code}" for code in self.process.accidents]
-        said = self.process.log.read_text(errors="replace") if self.process.log.exists() else ""
+        said = self.log()
         traced = said[said.find("Traceback") :][-TOLD:] if "Traceback" in said else ""
         return [*codes, *([traced] if traced else [])]
 
@@ -160,3 +226,22 @@ class Lives:
     async def gaps(self, account: str) -> Sequence[tuple[float, float]]:
         """See `Running`."""
         return (await Journal.read(self.process.journal, self._stages)).gaps.get(account, ())
+
+
+async def _command(config: Path, *words: str) -> Told:
+    """What users type. Raises TimeoutError for a command that does not end; it is killed then."""
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "holdfast.cli", "--config", str(config), *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(ORDER_LIMIT):
+            said, _ = await command.communicate()
+    finally:
+        if command.returncode is None:
+            command.kill()
+            await command.wait()
+    assert command.returncode is not None, "it was waited for"
+    return Told(command.returncode, said.decode(errors="replace").strip())

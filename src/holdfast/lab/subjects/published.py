@@ -16,6 +16,8 @@ def reading(entry: AccountStatus, wall: float) -> Reading:
         generation=entry.generation,
         kind=entry.cause.kind if entry.cause else "",
         code=entry.cause.code if entry.cause else "",
+        message=entry.cause.message if entry.cause else "",
+        hint=entry.cause.hint if entry.cause else "",
         attempt=entry.attempt,
         next_retry_at=entry.next_retry_at,
         suspect=entry.suspect,

@@ -1,0 +1,79 @@
+"""The options of `holdfast lab`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from holdfast.adapters import BUILT_IN
+
+PLATFORM_HELP = "only this one; may be repeated (default: all that can be played)"
+
+SUBJECT_HELP = "who is put to the test; `list` names them (default: holdfast)"
+
+
+def add(sub: argparse.ArgumentParser, verb: str) -> None:
+    """The options of one verb."""
+    match verb:
+        case "run":
+            sub.add_argument("mode", metavar="MODE", help="a failure mode; `list` names them")
+            _platforms(sub)
+            sub.add_argument("--subject", default="holdfast", metavar="NAME", help=SUBJECT_HELP)
+            sub.add_argument("--variant", metavar="NAME", help="only this one (default: all)")
+        case "score":
+            _platforms(sub)
+            sub.add_argument(
+                "--subject",
+                action="append",
+                default=[],
+                metavar="NAME",
+                help=f"{SUBJECT_HELP}; may be repeated",
+            )
+            sub.add_argument(
+                "--mode",
+                action="append",
+                default=[],
+                metavar="MODE",
+                help="only this one; may be repeated",
+            )
+            sub.add_argument("--quick", action="store_true", help="only the modes of the quick set")
+            sub.add_argument(
+                "--out", type=Path, metavar="DIR", help="write score.json, score.md and score.html"
+            )
+        case "crash":
+            sub.add_argument(
+                "--minutes",
+                type=length_of_time,
+                default=1.0,
+                metavar="N",
+                help="how long users write (default: 1); the end takes a little longer",
+            )
+            sub.add_argument(
+                "--seed",
+                type=int,
+                metavar="S",
+                help="repeat the choices of another run (default: new)",
+            )
+            _platforms(sub)
+
+
+def length_of_time(text: str) -> float:
+    """A number above 0, of whatever unit the option has."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time above 0")
+    return number
+
+
+def _platforms(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        choices=sorted(BUILT_IN),
+        metavar="PLATFORM",
+        help=PLATFORM_HELP,
+    )

@@ -1,0 +1,61 @@
+"""What the chat page can play: its visitors are the only peers it has."""
+
+from __future__ import annotations
+
+from holdfast.lab.injection import arm
+from holdfast.lab.mode import Play
+from holdfast.lab.profile import Profile
+from holdfast.lab.simulators.webchat import WebChatSimulator
+
+OWN = "the page is the gateway's own: no platform stands behind it that could do this"
+CALLED = "the gateway is called: visitors beat, it answers, and a visitor who is gone comes back"
+IN_TURN = "a browser says the next thing only when the one before is stored"
+
+COMING = "no connection is the gateway's to watch over: a visitor who loses his comes back himself"
+
+
+def rename(webchat: WebChatSimulator, number: int) -> None:
+    """Another page has another address."""
+    webchat.path += str(number)
+
+
+PROFILE = Profile(
+    platform="webchat",
+    replays=True,
+    idempotent=True,
+    returns=11.0,  # the page's own back-off ends at 10 s, and dialling takes its time
+    excused=dict.fromkeys(
+        (
+            "heartbeat-unacked",
+            "reader-not-woken",
+            "task-hung-loop-alive",
+            "watchdog-livelock",
+            "watchdog-wrong-signal",
+        ),
+        COMING,
+    ),
+    links=lambda webchat: int(webchat.count("welcome")),
+    rename=rename,
+    plays={
+        Play.HUGE_FRAME: arm("oversize_frame", times=1),
+        Play.DUPLICATE: "dup_say",
+        Play.ACK_LOST: arm("vanish_before_stored", times=1),
+        Play.BAD_FRAME: arm("bad_frame", times=1),
+        Play.LOSE_SEND_ANSWER: arm("vanish_before_seen", times=1),
+    },
+    lacks={
+        **dict.fromkeys(
+            set(Play)
+            - {
+                Play.HUGE_FRAME,
+                Play.DUPLICATE,
+                Play.ACK_LOST,
+                Play.BAD_FRAME,
+                Play.LOSE_SEND_ANSWER,
+            },
+            OWN,
+        ),
+        **dict.fromkeys((Play.NO_ACK, Play.ACK_LATE), CALLED),
+        **dict.fromkeys((Play.REDELIVER, Play.REORDER), IN_TURN),
+    },
+)

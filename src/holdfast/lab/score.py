@@ -1,0 +1,88 @@
+"""`holdfast lab score`: every mode on every platform, side by side, and what came of it.
+
+Simulated plays need the processor and run one to a core; plays on the real clock mostly wait, and
+many of them run at once, each in a process of its own so that none can disturb another.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.lab.cast import CAST
+from holdfast.lab.engine import Outcome, Result, run
+from holdfast.lab.mode import Clock
+from holdfast.lab.modes import MODES
+from holdfast.lab.subjects.registry import subject
+
+AT_ONCE: Final = 6
+"""Plays on the real clock at the same time for each core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One play that is asked for."""
+
+    mode: str
+    variant: str
+    platform: str
+    subject: str
+
+
+def cells(
+    subjects: Collection[str],
+    modes: Collection[str] = (),
+    platforms: Collection[str] = (),
+    *,
+    quick: bool = False,
+) -> Iterator[Cell]:
+    """All plays of some modes on some platforms; none named means all of them."""
+    for mode in MODES.values():
+        if (modes and mode.id not in modes) or (quick and not mode.quick):
+            continue
+        for variant in mode.variants:
+            for platform in platforms or CAST:
+                for name in subjects:
+                    yield Cell(mode.id, variant, platform, name)
+
+
+def play(cell: Cell) -> Result:
+    """Play one, in this process."""
+    logging.getLogger("holdfast").setLevel(logging.CRITICAL)
+    mode = MODES[cell.mode]
+    return run(mode, cell.variant, cell.platform, subject(cell.subject, mode.clock))
+
+
+def score(
+    wanted: Sequence[Cell], told: Callable[[Result], None] = lambda result: None
+) -> list[Result]:
+    """Play them all; ``told`` of each as it comes in. In the order in which they were wanted."""
+    cores = os.cpu_count() or 1
+    context = multiprocessing.get_context("spawn")
+    results: dict[Cell, Result] = {}
+    with (
+        ProcessPoolExecutor(cores, mp_context=context) as busy,
+        ProcessPoolExecutor(cores * AT_ONCE, mp_context=context) as waiting,
+    ):
+        futures: dict[Future[Result], Cell] = {}
+        for cell in wanted:
+            clock = subject(cell.subject, MODES[cell.mode].clock).clock
+            pool = busy if clock is Clock.SIMULATED else waiting
+            futures[pool.submit(play, cell)] = cell
+        for future in as_completed(futures):
+            result = results[futures[future]] = future.result()
+            told(result)
+    return [results[cell] for cell in wanted]
+
+
+def worst(results: Collection[Result]) -> Outcome:
+    """One outcome for several variants: a failure of any, else a pass of any."""
+    outcomes = {result.outcome for result in results}
+    if Outcome.FAIL in outcomes:
+        return Outcome.FAIL
+    return Outcome.PASS if Outcome.PASS in outcomes else Outcome.NOT_APPLICABLE

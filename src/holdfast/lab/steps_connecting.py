@@ -1,0 +1,157 @@
+"""More words of which modes are made: those about attempts, and how they are spread in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from holdfast.lab.mode import Ability, Step
+from holdfast.lab.scene import SWITCHES, Scene, Seat
+from holdfast.lab.steps import SLACK, is_up
+
+BREAKER: Final = 10
+"""Failures in a row after which only slow single attempts are made (design, section 3)."""
+
+ATTEMPT: Final = 30.0
+"""Seconds that a whole attempt may take (design, section 3)."""
+
+STEADY: Final = 0.9
+"""The least part of its longest back-off that an account waits: slow attempts hardly jitter."""
+
+
+def end_connection() -> Step:
+    """End what is open, so that the account has to connect anew; the way itself is good."""
+
+    async def do(scene: Scene) -> None:
+        for seat in scene.seats.values():
+            seat.throw(SWITCHES["rst"])
+
+    return Step("the network ends the connection", do)
+
+
+def keeps_trying(seconds: float) -> Step:
+    """Let time pass, in which no wait is longer than the platform's longest back-off."""
+
+    async def do(scene: Scene) -> None:
+        began = scene.now()
+        await asyncio.sleep(seconds)
+        scene.look()
+        reading = scene.running.read(scene.seat.name)
+        if reading is None:
+            return
+        for waited, failures in _waits(scene.seat, began, scene.now(), reading.attempt):
+            slow = failures >= BREAKER
+            cap = scene.seat.profile.slow_cap if slow else scene.seat.profile.cap
+            if waited > cap + ATTEMPT + SLACK:
+                scene.object(f"no attempt for {waited:.0f} s, {cap + ATTEMPT:g} are allowed")
+
+    return Step(f"it goes on trying for {seconds:g} s", do, frozenset({Ability.STATUS}))
+
+
+def _waits(seat: Seat, since: float, until: float, last: int) -> Iterator[tuple[float, int]]:
+    """Seconds between two attempts, and the failures in a row after which they were waited;
+    ``last`` are those of the end."""
+    failures = {m.at: m.attempt for m in seat.record.moments}
+    attempts = [at for at in seat.record.opens if since < at < until]
+    for before, after in pairwise([since, *attempts, until]):
+        yield after - before, failures.get(after, last)
+
+
+def hardly_tries(seconds: float) -> Step:
+    """Let time pass, in which it tries no more often than its longest back-off makes it."""
+
+    async def do(scene: Scene) -> None:
+        made = len(scene.seat.record.opens)
+        await asyncio.sleep(seconds)
+        scene.look()
+        made = len(scene.seat.record.opens) - made
+        most = 1 + int(seconds / (STEADY * scene.seat.profile.slow_cap))
+        if made > most:
+            scene.object(f"{made} attempts within {seconds:g} s, {most} are allowed")
+
+    words = f"it tries slowly for {seconds:g} s"
+    return Step(words, do, frozenset({Ability.STATUS}))
+
+
+def heeds_waits() -> Step:
+    """Since the fault no two attempts are nearer to each other than the platform asks for."""
+
+    async def do(scene: Scene) -> None:
+        told = scene.seat.profile.retry_after
+        began = max(fault.began for fault in scene.seat.record.faults)
+        opens = [at for at in scene.seat.record.opens if at > began]
+        if told is None or len(opens) < 2:
+            return
+        nearest = min(after - before for before, after in pairwise(opens))
+        if nearest < told:
+            scene.object(f"two attempts within {nearest:.1f} s, {told:g} s were asked for")
+
+    return Step("no attempt is made before its time", do, frozenset({Ability.STATUS}))
+
+
+def spread(*, bucket: float, most: int) -> Step:
+    """Of all accounts, so many at most begin an attempt in any such part of a second since the
+    last healing."""
+
+    async def do(scene: Scene) -> None:
+        healed = max(f.healed or 0.0 for s in scene.seats.values() for f in s.record.faults)
+        opens = [at for s in scene.seats.values() for at in s.record.opens if at >= healed]
+        buckets = Counter(int((at - healed) / bucket) for at in opens)
+        fullest = max(buckets.values(), default=0)
+        if fullest > most:
+            scene.object(f"{fullest} attempts within {bucket:g} s, {most} are allowed")
+
+    words = f"never more than {most} attempts of all accounts within {bucket:g} s"
+    return Step(words, do, frozenset({Ability.STATUS}))
+
+
+def one_link() -> Step:
+    """The platform holds no more than one connection of the account."""
+
+    async def do(scene: Scene) -> None:
+        simulator = scene.seat.simulator
+        links = simulator.count("link-open") - simulator.count("link-lost")
+        if links > 1:
+            scene.object(f"{links} connections are open at once")
+
+    return Step("there is one connection", do)
+
+
+def stays_down(seconds: float) -> Step:
+    """Never is it called connected for a while."""
+
+    async def do(scene: Scene) -> None:
+        def connected() -> bool:
+            return scene.seat.record.moments[-1].state == "connected"
+
+        if scene.running.publishes and await scene.until(connected, seconds):
+            scene.object("it was called connected")
+        elif not scene.running.publishes:
+            await asyncio.sleep(seconds)
+
+    return Step(f"it is not called connected for {seconds:g} s", do)
+
+
+def one_up(number: int, *, within: float) -> Step:
+    """One of several accounts is connected, whatever the others do."""
+
+    async def do(scene: Scene) -> None:
+        seat: Seat = list(scene.seats.values())[number]
+        if not await scene.until(lambda: is_up(seat), within):
+            scene.object(f"{seat.name} not connected within {within:g} s", seat)
+
+    return Step(f"account {number + 1} is connected within {within:g} s", do)
+
+
+def resolver(answer: str) -> Step:
+    """How names are resolved from now on: ``ok``, ``fail`` at once, ``hang``."""
+
+    async def do(scene: Scene) -> None:
+        scene.running.names(answer)
+        if answer != "ok":
+            scene.strike(f"names: {answer}")
+
+    return Step(f"names: {answer}", do, frozenset({Ability.RESOLVER}))

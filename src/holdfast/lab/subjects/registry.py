@@ -1,0 +1,36 @@
+"""The subjects by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from holdfast.lab.mode import Clock
+from holdfast.lab.subjects import Subject
+from holdfast.lab.subjects.inprocess import InProcess
+from holdfast.lab.subjects.process import AsProcess
+
+HOLDFAST: Final = "holdfast"
+
+
+class UnknownSubject(KeyError):
+    """There is no subject of that name; the message lists those there are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _holdfast(clock: Clock) -> Subject:
+    return InProcess() if clock is Clock.SIMULATED else AsProcess()
+
+
+SUBJECTS: Mapping[str, Callable[[Clock], Subject]] = {HOLDFAST: _holdfast}
+"""Name -> the subject for a mode of that clock."""
+
+
+def subject(name: str, clock: Clock) -> Subject:
+    """The subject of a name, for a mode of that clock. Raises UnknownSubject."""
+    if name not in SUBJECTS:
+        known = ", ".join(sorted(SUBJECTS))
+        raise UnknownSubject(f"there is no subject {name!r}; there are: {known}")
+    return SUBJECTS[name](clock)

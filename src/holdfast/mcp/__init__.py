@@ -1,0 +1,1 @@
+"""The accounts for language models, by the Model Context Protocol: a view of the control API."""
