@@ -29,8 +29,10 @@ from holdfast.store.opening import Place, prepare
 def die(db):
     os.kill(os.getpid(), signal.SIGKILL)
 
-script, _ = schema.MIGRATIONS[1]
-schema.MIGRATIONS = (schema.MIGRATIONS[0], (script, die))
+schema.MIGRATIONS = tuple(
+    (script, die if number == int(sys.argv[2]) else step)
+    for number, (script, step) in enumerate(schema.MIGRATIONS, 1)
+)
 prepare(Place(path=Path(sys.argv[1])))
 """
 
@@ -69,9 +71,23 @@ def first_version(path: Path, messages: int) -> None:
     path.with_name(path.name + ".lock").write_text("4711\n")
 
 
-def die_in_the_middle(path: Path) -> int:
-    """The return code of a process that is killed in the middle of the migration."""
-    command = [sys.executable, "-c", DIES_IN_THE_MIDDLE, str(path)]
+def second_version(path: Path, messages: int) -> None:
+    """The same file as the second version left it, with a table of known ids."""
+    first_version(path, messages)
+    db = sqlite3.connect(path)
+    db.executescript(f"BEGIN; {MIGRATIONS[1][0]}; PRAGMA user_version = 2; COMMIT;")
+    db.execute("INSERT INTO known SELECT id * 7919, id FROM inbox")
+    db.execute("UPDATE settings SET value = ? WHERE name = 'known_upto'", (messages,))
+    db.commit()
+    db.close()
+
+
+VERSIONS = {1: first_version, 2: second_version}
+
+
+def die_in_the_middle(path: Path, step: int) -> int:
+    """The return code of a process that is killed in the middle of a step of the migration."""
+    command = [sys.executable, "-c", DIES_IN_THE_MIDDLE, str(path), str(step)]
     return subprocess.run(command, env=os.environ, check=False).returncode
 
 
@@ -92,6 +108,8 @@ async def check_all_is_there(path: Path, messages: int) -> None:
     [gap] = await store.gap_entries("a")
     assert gap.gap == Gap(since=1.0, until=2.0, reason="r")
     assert await store.receive("a", [inbound(str(n)) for n in range(messages)], None) == []
+    keys = [outbound(key) for key in ("k1", "k2", "k3")]
+    assert [o.row for o in await store.post("a", keys)] == [1, 2, 3]
     [new] = await store.receive("a", [inbound("new")], None)
     assert new.row == messages + 1
     [dead] = await store.entries(Box.INBOX, states=[InboxState.DEAD])
@@ -103,12 +121,13 @@ async def check_all_is_there(path: Path, messages: int) -> None:
 
 
 @pytest.mark.parametrize("recent", [10, known.RECENT])
-async def test_a_file_of_the_first_version_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recent: int
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_file_of_an_older_version_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, recent: int
 ) -> None:
     monkeypatch.setattr(known, "RECENT", recent)
     path = tmp_path / "j.db"
-    first_version(path, 300)
+    VERSIONS[version](path, 300)
     size = path.stat().st_size
     await check_all_is_there(path, 300)
     db = sqlite3.connect(path)
@@ -119,13 +138,17 @@ async def test_a_file_of_the_first_version_is_taken_over(
     assert path.stat().st_size < 1.3 * size
 
 
-async def test_a_migration_killed_half_way_leaves_the_file_usable(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "step"), [(1, 2), (1, 3), (2, 3)])
+async def test_a_migration_killed_half_way_leaves_the_file_usable(
+    tmp_path: Path, version: int, step: int
+) -> None:
     path = tmp_path / "j.db"
-    first_version(path, 300)
-    assert die_in_the_middle(path) == -signal.SIGKILL
+    VERSIONS[version](path, 300)
+    assert die_in_the_middle(path, step) == -signal.SIGKILL
     db = sqlite3.connect(path)
-    assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    assert db.execute("PRAGMA user_version").fetchone() == (step - 1,)
     assert db.execute("SELECT count(*) FROM inbox").fetchone() == (300,)
+    assert db.execute("SELECT count(*) FROM outbox").fetchone() == (3,)
     db.close()
     await check_all_is_there(path, 300)
 

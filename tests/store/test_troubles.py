@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from holdfast.errors import StoreError
-from holdfast.messages import Gap
+from holdfast.messages import Gap, Inbound, Outbound
 from holdfast.store import opening, schema
 from holdfast.store.aside import set_aside
 from holdfast.store.opening import Place, prepare
+from holdfast.store.protocol import Box, NotMendable
 from holdfast.store.schema import SCHEMA_VERSION
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.troubles import trouble
@@ -226,7 +227,7 @@ async def test_a_journal_damaged_before_it_is_opened_again_is_said(tmp_path: Pat
     with pytest.raises(StoreError, match="malformed") as caught:
         await store.receive("a", [inbound()], None)
     assert caught.value.code == "store_damaged"
-    assert "restart the gateway" in caught.value.hint
+    assert "goes on with a new one" in caught.value.hint
     await store.close()
 
 
@@ -294,28 +295,77 @@ async def test_damage_inside_the_file_is_said_by_the_call_that_meets_it(tmp_path
     await store.close()
 
 
-@pytest.mark.parametrize(
-    ("table", "call"),
-    [
-        ("inbox", lambda s: s.unhandled("a")),
-        ("outbox", lambda s: s.owed("a")),
-        ("cursors", lambda s: s.cursor("a")),
-        ("gaps", lambda s: s.gaps("a")),
-    ],
-)
-async def test_a_row_that_can_not_be_decoded_is_named(
-    tmp_path: Path, table: str, call: Any
+async def test_a_line_that_can_not_be_decoded_is_named(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "j.db")
+    await store.add_gap("a", Gap(since=1, until=2, reason="r"))
+    await store._write(lambda db: db.execute("UPDATE gaps SET payload = x'c1ff'").rowcount)
+    with pytest.raises(StoreError, match="a gaps entry of the journal can not be decoded"):
+        await store.gaps("a")
+    await store.close()
+
+
+async def test_a_cursor_that_can_not_be_decoded_is_a_gap(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "j.db", clock=Clock())
+    await store.receive("a", [inbound()], {"x": 1})
+    await store._write(lambda db: db.execute("UPDATE cursors SET payload = x'c1ff'").rowcount)
+    assert await store.cursor("a") == {}
+    [gap] = await store.gaps("a")
+    assert "cursor entry of the journal can not be decoded" in gap.reason
+    assert gap.until == Clock().now
+    await store.close()
+
+
+SPOILED = {
+    "content": "payload = x'c1ff'",
+    "type": "payload = 'text'",
+    "text": "payload = x'c1ff', chat = CAST(x'ff' AS TEXT)",
+    "state": "state = 'rec\u00e9ived'",
+}
+
+
+@pytest.mark.parametrize("spoiled", SPOILED.values(), ids=SPOILED)
+@pytest.mark.parametrize("box", Box)
+async def test_a_row_that_can_not_be_decoded_becomes_a_dead_letter(
+    tmp_path: Path, box: Box, spoiled: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    store = await SqliteStore.open(tmp_path / "j.db")
+    await store.receive("a", [inbound("1"), inbound("2"), inbound("3")], None)
+    await store.post("a", [outbound("1"), outbound("2"), outbound("3")])
+    await store._write(lambda db: db.execute(f"UPDATE {box} SET {spoiled} WHERE id = 2").rowcount)
+    assert len(await store.entries(box)) == 3
+    assert "a" in await store.counts()
+    await store.close()
 
     store = await SqliteStore.open(tmp_path / "j.db")
-    await store.receive("a", [inbound()], {"x": 1})
-    await store.post("a", [outbound()])
-    await store.add_gap("a", Gap(since=1, until=2, reason="r"))
-    await store._write(lambda db: db.execute(f"UPDATE {table} SET payload = x'c1ff'").rowcount)
-    with pytest.raises(StoreError, match="can not be decoded") as caught:
-        await call(store)
-    assert caught.value.code == "store_damaged"
-    assert table.removesuffix("s") in caught.value.problem
+    waiting = await (store.unhandled("a") if box is Box.INBOX else store.owed("a"))
+    assert [row.row for row in waiting] == [1, 3], "its chat goes on without it"
+    assert f"dead letter account=a reason={box} row 2" in caplog.text
+    [dead] = await store.entries(box, states=["dead"])
+    assert (dead.row, dead.account, dead.state) == (2, "a", "dead")
+    assert dead.reason.startswith(f"{box} row 2 of the journal can not be decoded: ")
+    assert isinstance(dead.message, Inbound if box is Box.INBOX else Outbound)
+    assert (await store.depth("a")).dead == 1
+    assert await store.entry(box, 2) == dead
+    if "payload" in spoiled:
+        with pytest.raises(NotMendable, match="can not be decoded"):
+            await store.retry(box, 2)
+    assert (await store.drop(box, 2)).state == "dropped"
+    assert (await store.depth("a")).dead == 0
+    await store.close()
+
+
+async def test_a_damaged_row_does_not_stop_a_start_on_a_full_disk(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "j.db")
+    await store.receive("a", [inbound("1"), inbound("2")], None)
+    spoiled = "UPDATE inbox SET payload = x'c1ff' WHERE id = 1"
+    await store._write(lambda db: db.execute(spoiled).rowcount)
+    refuse = "CREATE TRIGGER full BEFORE UPDATE ON inbox BEGIN SELECT RAISE(ABORT, 'full'); END"
+    await store._write(lambda db: db.execute(refuse).rowcount)
+    assert [row.row for row in await store.unhandled("a")] == [2]
+    await store._write(lambda db: db.execute("DROP TRIGGER full").rowcount)
+    assert (await store.depth("a")).inbox == 2
+    assert [row.row for row in await store.unhandled("a")] == [2]
+    assert (await store.depth("a")).inbox == 1
     await store.close()
 
 

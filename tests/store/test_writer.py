@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ class Gate:
 async def arrived(store: SqliteStore, count: int) -> None:
     for _ in range(10):
         await asyncio.sleep(0)
-    assert len(store._writer._pending) == count
+    assert len(store.custody.writer._pending) == count
 
 
 async def test_what_arrives_during_a_commit_shares_the_next_one(tmp_path: Path) -> None:
@@ -106,6 +107,42 @@ async def test_an_operation_that_fails_does_not_fail_its_neighbours(tmp_path: Pa
     assert await store.recall("a", "half") is None
     assert (store.counters.commits, store.counters.writes) == (2, 3)
     assert not store.counters.failing
+    await store.close()
+
+
+async def test_only_a_group_that_must_be_undone_is_begun_again(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "j.db")
+    called: list[str] = []
+
+    def write(key: str, error: Exception | None = None, table: str = "memory") -> Any:
+        def operation(db: sqlite3.Connection) -> int:
+            called.append(key)
+            done = db.execute(f"INSERT INTO {table} VALUES ('a', ?, x'78')", (key,)).rowcount
+            if error is not None:
+                raise error
+            return done
+
+        return store._write(operation)
+
+    async def together(*writes: Any) -> list[Any]:
+        gate = Gate(store)
+        await asyncio.sleep(0)
+        results = asyncio.gather(*writes, return_exceptions=True)
+        await arrived(store, len(writes))
+        await gate.open()
+        return await results
+
+    one, refused, two = await together(write("1"), write("none", table="nowhere"), write("2"))
+    assert (one, refused.code, two) == (1, "store_refused", 1)
+    assert called == ["1", "none", "2"], "what changed nothing leaves nothing to undo"
+    called.clear()
+    before = store.counters.commits
+    three, late, four = await together(write("3"), write("gone", LookupError()), write("4"))
+    assert (three, type(late), four) == (1, LookupError, 1)
+    assert called == ["3", "gone", "3", "gone", "4"]
+    assert store.counters.commits == before + 2
+    found = [await store.recall("a", key) for key in ("1", "2", "3", "4", "gone")]
+    assert found == [b"x", b"x", b"x", b"x", None]
     await store.close()
 
 

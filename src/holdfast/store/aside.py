@@ -27,20 +27,42 @@ def set_aside(path: Path, now: float) -> Path:
     """
     lock = Lock(path)
     try:
-        stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-        target, number = path.with_name(f"{path.name}{MARK}{stamp}"), 1
-        while target.exists():
-            number += 1
-            target = path.with_name(f"{path.name}{MARK}{stamp}-{number}")
-        # The journal itself comes last: a new one must never meet the log of an old one.
-        for suffix in (*COMPANIONS, ""):
-            companion = path.with_name(path.name + suffix)
-            if companion.exists():
-                companion.rename(target.with_name(target.name + suffix))
-        lock.forget(*Note)
-        return target
+        return rename(path, now, lock)
     finally:
         lock.release()
+
+
+def rename(path: Path, now: float, lock: Lock) -> Path:
+    """`set_aside` for the holder of the lock."""
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    target, number = path.with_name(f"{path.name}{MARK}{stamp}"), 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}{MARK}{stamp}-{number}")
+    # The journal itself comes last: a new one must never meet the log of an old one.
+    for suffix in (*COMPANIONS, ""):
+        companion = path.with_name(path.name + suffix)
+        if companion.exists():
+            companion.rename(target.with_name(target.name + suffix))
+    lock.forget(*Note)
+    return target
+
+
+class Watch:
+    """The `notice` of a journal in use, looked for by its own threads only: a directory that
+    hangs must not hold up the event loop.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.notice = ""
+        self._path = path
+        self._seen = 0
+
+    def look(self) -> None:
+        """Look again if files came or went."""
+        changed = self._path.parent.stat().st_mtime_ns
+        if changed != self._seen:
+            self.notice, self._seen = notice(self._path), changed
 
 
 def asides(path: Path) -> list[Path]:

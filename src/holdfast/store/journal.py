@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 from holdfast.errors import StoreError
@@ -43,10 +44,11 @@ async def open_journal(
         await _set_aside(path, error, clock())
         store = await SqliteStore.open(path, clock=clock, retention=retention)
     try:
-        await _tell(store, accounts, clock())
+        await _tell(store, accounts)
     except BaseException:
         await store.close()
         raise
+    store.custody.on_renewed = partial(_tell, store, accounts)
     return store
 
 
@@ -59,19 +61,19 @@ async def _set_aside(path: Path, error: StoreError, now: float) -> None:
     log.error("journal damaged, set aside, a new one begins file=%s error=%s", aside, error.problem)
 
 
-async def _tell(store: SqliteStore, accounts: Collection[str], now: float) -> None:
+async def _tell(store: SqliteStore, accounts: Collection[str]) -> None:
     """Tell each account once of everything that may be lost."""
-    loop = asyncio.get_running_loop()
+    loop, now = asyncio.get_running_loop(), store.clock()
     for aside in asides(store.path):
         if await store.recall("", aside.name) is None:
             since = await loop.run_in_executor(DAEMONS, waiting_since, aside)
             reason = f"the journal was damaged and set aside as {aside.name}"
             await _lost(store, accounts, Gap(since=min(since, now), until=now, reason=reason))
             await store.remember("", aside.name, b"told")
-    if store.loss:
-        log.error("journal incomplete error=%s", store.loss)
-        reason = f"{store.loss}: the newest messages in it may be lost"
-        await _lost(store, accounts, Gap(since=store.last_used, until=now, reason=reason))
+    if store.custody.loss and store.custody.on_renewed is None:  # known since the start
+        log.error("journal incomplete error=%s", store.custody.loss)
+        reason = f"{store.custody.loss}: the newest messages in it may be lost"
+        await _lost(store, accounts, Gap(since=store.custody.last_used, until=now, reason=reason))
 
 
 async def _lost(store: SqliteStore, accounts: Collection[str], gap: Gap) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
+from holdfast.errors import StoreError
 from holdfast.messages import Gap
 from holdfast.store.protocol import (
     COUNTED,
@@ -17,10 +18,11 @@ from holdfast.store.protocol import (
     Depth,
     Entry,
     GapEntry,
+    NotMendable,
     no_such_gap,
     not_mendable,
 )
-from holdfast.store.rows import INBOX_COLUMNS, OUTBOX_COLUMNS, from_json, owed, received
+from holdfast.store.rows import INBOX_COLUMNS, OUTBOX_COLUMNS, from_json, owed, received, unreadable
 from holdfast.store.writer import Operation
 
 _COLUMNS = {
@@ -89,7 +91,22 @@ def retry(box: Box, row: int) -> Operation[Entry]:
         " maybe_doubled = maybe_doubled OR state = 'ambiguous'",
     }
     behind = f"turn = (SELECT max(id) FROM {box})"
-    return _mend(box, row, f"{anew[box]}, attempts = 0, settled_at = NULL, {behind}")
+    mend = _mend(box, row, f"{anew[box]}, attempts = 0, settled_at = NULL, {behind}")
+    decode: Callable[[tuple[Any, ...]], Any] = received if box is Box.INBOX else owed
+    columns = INBOX_COLUMNS if box is Box.INBOX else OUTBOX_COLUMNS
+
+    def operation(db: sqlite3.Connection) -> Entry:
+        found = db.execute(f"SELECT {columns} FROM {box} WHERE id = ?", (row,)).fetchone()
+        if found is not None:
+            try:
+                decode(found)
+            except StoreError as error:
+                raise NotMendable(
+                    "store_not_mendable", error.problem, "nobody can read it: drop it"
+                ) from error
+        return mend(db)
+
+    return operation
 
 
 def drop(box: Box, row: int, now: float) -> Operation[Entry]:
@@ -122,7 +139,9 @@ def counts(account: str | None) -> Operation[dict[str, Counts]]:
                 f"{of} GROUP BY account, state",
                 values,
             ):
-                found[owner][fields[state]] = number
+                # A state that damage made up is found, and settled, at the next start.
+                if state in fields:
+                    found[owner][fields[state]] = number
         for owner, number in db.execute(
             f"SELECT account, count(*) FROM gaps WHERE dismissed_at IS NULL{of} GROUP BY account",
             values,
@@ -180,9 +199,13 @@ def dismiss_gap(id: int, now: float) -> Operation[GapEntry]:
 
 def _entry(box: Box, row: tuple[Any, ...]) -> Entry:
     *columns, settled_at = row
-    if box is Box.INBOX:
-        return Entry.of_received(received(tuple(columns)), settled_at)
-    return Entry.of_owed(owed(tuple(columns)), settled_at)
+    found = tuple(columns)
+    try:
+        if box is Box.INBOX:
+            return Entry.of_received(received(found), settled_at)
+        return Entry.of_owed(owed(found), settled_at)
+    except StoreError:
+        return unreadable(box, found, settled_at)
 
 
 def _gap(row: tuple[Any, ...]) -> GapEntry:

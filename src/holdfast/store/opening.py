@@ -168,6 +168,12 @@ def prepare(place: Place) -> Lock:
     return lock
 
 
+def create(place: Place, lock: Lock) -> None:
+    """Make a journal where there is none. Raises StoreError, sqlite3.Error and OSError."""
+    os.close(os.open(place.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    _prepare_file(place, lock)
+
+
 def loss_of(place: Place, lock: Lock) -> str:
     """What is missing of a journal that was there before. Must be asked before it is opened."""
     if not place.path.exists():
@@ -252,11 +258,12 @@ def _migrate(connection: sqlite3.Connection, version: int, place: Place) -> None
 
 
 def check(connection: sqlite3.Connection, place: Place, limit: float | None) -> None:
-    """Look for damage for ``limit`` seconds at most, or through the whole file.
+    """Look for damage for ``limit`` seconds at most, or through the whole file and its indices.
 
     Raises StoreError `store_damaged`. What is looked at is the structure: SQLite keeps no sums of
     the content.
     """
+    look = "integrity_check" if limit is None else "quick_check"
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     size = place.path.stat().st_size
     if not _holds(place.log) and size < pages * PAGE_SIZE:
@@ -264,7 +271,7 @@ def check(connection: sqlite3.Connection, place: Place, limit: float | None) -> 
     until = float("inf") if limit is None else time.monotonic() + limit
     connection.set_progress_handler(lambda: time.monotonic() > until, CHECK_STEPS)
     try:
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (found,) = connection.execute(f"PRAGMA {look}(1)").fetchone()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
@@ -281,6 +288,8 @@ def connect(place: Place, *, read_only: bool = False) -> sqlite3.Connection:
     try:
         _configure(connection, place)
         connection.execute(f"PRAGMA query_only = {int(read_only)}")
+        # One damaged text must not hide all that is found with it.
+        connection.text_factory = lambda raw: raw.decode(errors="replace")
     except BaseException:
         connection.close()
         raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 
-from holdfast.store.known import Known
 from holdfast.store.mending import ENDED
 from holdfast.store.protocol import Box
 from holdfast.store.writer import Operation
@@ -23,22 +22,13 @@ GIVE_BACK_PAGES = 500
 """Pages given back to the disk in one commit."""
 
 
-def remove(box: Box, before: float, rows: int, known: Known) -> Operation[int]:
+def remove(box: Box, before: float, rows: int) -> Operation[int]:
     """Remove the rows settled longest ago, ``rows`` at most, if before ``before`` (Unix s)."""
-    name = "message" if box is Box.INBOX else "key"
-    query = (
-        f"SELECT id, account, {name} FROM {box} WHERE {ENDED[box]}"
-        " AND settled_at < ? ORDER BY settled_at LIMIT ?"
+    statement = (
+        f"DELETE FROM {box} WHERE id IN (SELECT id FROM {box} WHERE {ENDED[box]}"
+        " AND settled_at < ? ORDER BY settled_at LIMIT ?)"
     )
-
-    def operation(db: sqlite3.Connection) -> int:
-        gone = db.execute(query, (before, rows)).fetchall()
-        db.executemany(f"DELETE FROM {box} WHERE id = ?", [(row[0],) for row in gone])
-        if box is Box.INBOX:
-            known.forget(db, gone)
-        return len(gone)
-
-    return operation
+    return lambda db: db.execute(statement, (before, rows)).rowcount
 
 
 def give_back(pages: int) -> Operation[int]:

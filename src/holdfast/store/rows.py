@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
 
 from holdfast.errors import StoreError
 from holdfast.messages import Inbound, Outbound
-from holdfast.store.protocol import InboxState, OutboxState, Owed, Received
+from holdfast.store.known import Known
+from holdfast.store.protocol import Box, Entry, InboxState, OutboxState, Owed, Received
 
 T = TypeVar("T")
 
-INBOX_COLUMNS = "id, account, payload, state, attempts, received_at, reason"
+INBOX_COLUMNS = "id, account, payload, state, attempts, received_at, reason, message, chat"
 OUTBOX_COLUMNS = (
-    "id, account, payload, state, attempts, not_before, created_at, maybe_doubled, reason, receipt"
+    "id, account, payload, state, attempts, not_before, created_at, maybe_doubled, reason, receipt,"
+    " key, chat"
 )
 
 _inbound = msgspec.msgpack.Decoder(Inbound)
@@ -36,26 +39,35 @@ def changed(done: sqlite3.Cursor, db: sqlite3.Connection, table: str, row: int) 
 
 
 def owe(
-    db: sqlite3.Connection, account: str, packed: Sequence[tuple[Outbound, bytes]], now: float
+    db: sqlite3.Connection,
+    known: Known,
+    account: str,
+    packed: Sequence[tuple[Outbound, bytes]],
+    now: float,
 ) -> list[Owed]:
     """Put messages into the outbox; one whose key is known is returned as it stands."""
-    return [_owe_one(db, account, message, payload, now) for message, payload in packed]
+    rows = [_owe_one(db, known, account, message, payload, now) for message, payload in packed]
+    known.keep(db)
+    return rows
 
 
 def _owe_one(
-    db: sqlite3.Connection, account: str, message: Outbound, payload: bytes, now: float
+    db: sqlite3.Connection,
+    known: Known,
+    account: str,
+    message: Outbound,
+    payload: bytes,
+    now: float,
 ) -> Owed:
+    number, row = known.find(db, account, message.key)
+    if row is not None:
+        found = db.execute(f"SELECT {OUTBOX_COLUMNS} FROM outbox WHERE id = ?", (row,))
+        return owed(found.fetchone())
     inserted = db.execute(
-        "INSERT INTO outbox (account, key, chat, payload, created_at)"
-        " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO outbox (account, key, chat, payload, created_at) VALUES (?, ?, ?, ?, ?)",
         (account, message.key, message.chat, payload, now),
     )
-    if not inserted.rowcount:
-        found = db.execute(
-            f"SELECT {OUTBOX_COLUMNS} FROM outbox WHERE account = ? AND key = ?",
-            (account, message.key),
-        )
-        return owed(found.fetchone())
+    known.add(number, inserted.lastrowid or 0)
     return Owed(
         row=inserted.lastrowid or 0,
         account=account,
@@ -84,44 +96,78 @@ def new_received(
 
 def received(row: tuple[Any, ...]) -> Received:
     """A row of `INBOX_COLUMNS`. Raises StoreError `store_damaged`."""
-    number, account, payload, state, attempts, received_at, reason = row
-    return Received(
-        row=number,
-        account=account,
-        message=_unpack(_inbound, payload, f"inbox row {number}"),
-        state=InboxState(state),
-        attempts=attempts,
-        received_at=received_at,
-        reason=reason,
-    )
+    number, account, payload, state, attempts, received_at, reason, *_ = row
+    with _decoding(f"inbox row {number}"):
+        return Received(
+            row=number,
+            account=account,
+            message=_inbound.decode(payload),
+            state=InboxState(state),
+            attempts=attempts,
+            received_at=received_at,
+            reason=reason,
+        )
 
 
 def owed(row: tuple[Any, ...]) -> Owed:
     """A row of `OUTBOX_COLUMNS`. Raises StoreError `store_damaged`."""
     number, account, payload, state, attempts, not_before, created_at, doubled, *texts = row
-    reason, receipt = texts
-    return Owed(
-        row=number,
-        account=account,
-        message=_unpack(_outbound, payload, f"outbox row {number}"),
-        state=OutboxState(state),
-        attempts=attempts,
-        not_before=not_before,
-        created_at=created_at,
-        maybe_doubled=bool(doubled),
-        reason=reason,
-        receipt=receipt,
+    reason, receipt, *_ = texts
+    with _decoding(f"outbox row {number}"):
+        return Owed(
+            row=number,
+            account=account,
+            message=_outbound.decode(payload),
+            state=OutboxState(state),
+            attempts=attempts,
+            not_before=not_before,
+            created_at=created_at,
+            maybe_doubled=bool(doubled),
+            reason=reason,
+            receipt=receipt,
+        )
+
+
+def unreadable(box: Box, row: tuple[Any, ...], settled_at: float | None) -> Entry:
+    """What people see of a row that `received` or `owed` can not decode."""
+    name, chat = row[-2:]
+    inbound = box is Box.INBOX
+    return Entry(
+        box=box,
+        row=row[0],
+        account=row[1],
+        state=row[3],
+        chat=chat,
+        message=Inbound(id=name, chat=chat, sender="", text="")
+        if inbound
+        else Outbound(key=name, chat=chat, text=""),
+        attempts=row[4],
+        at=row[5] if inbound else row[6],
+        settled_at=settled_at,
+        reason=row[6] if inbound else row[8],
     )
 
 
-def in_turn(found: sqlite3.Cursor) -> list[tuple[Any, ...]]:
-    """Rows in the order their chats wait, without their last column, `turn`."""
+def in_turn(
+    found: sqlite3.Cursor, decode: Callable[[tuple[Any, ...]], T]
+) -> tuple[list[T], dict[int, StoreError]]:
+    """Rows in the order their chats wait, and what is wrong with those that can not be decoded.
+
+    Their last column is `turn`.
+    """
 
     def place(row: tuple[Any, ...]) -> tuple[int, bool, int]:
         number, turn = row[0], row[-1]
         return (number, False, 0) if turn is None else (turn, True, number)
 
-    return [row[:-1] for row in sorted(found, key=place)]
+    decoded: list[T] = []
+    damaged: dict[int, StoreError] = {}
+    for row in sorted(found, key=place):
+        try:
+            decoded.append(decode(row[:-1]))
+        except StoreError as error:
+            damaged[row[0]] = error
+    return decoded, damaged
 
 
 # -- what is inside a column ----------------------------------------------------------------------
@@ -139,10 +185,8 @@ def to_json(value: Any) -> bytes:
 
 def from_json(payload: bytes, kind: type[T], what: str) -> T:
     """The opposite of `to_json`. Raises StoreError `store_damaged`, naming ``what``."""
-    try:
+    with _decoding(f"a {what} entry"):
         return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise _damaged(f"a {what} entry", error) from error
 
 
 def _encoded(encode: Callable[[Any], bytes], value: Any) -> bytes:
@@ -156,16 +200,13 @@ def _encoded(encode: Callable[[Any], bytes], value: Any) -> bytes:
         ) from error
 
 
-def _unpack(decoder: msgspec.msgpack.Decoder[T], payload: bytes, what: str) -> T:
+@contextmanager
+def _decoding(what: str) -> Iterator[None]:
     try:
-        return decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise _damaged(what, error) from error
-
-
-def _damaged(what: str, error: Exception) -> StoreError:
-    return StoreError(
-        "store_damaged",
-        f"{what} of the journal can not be decoded: {error}",
-        "stop the gateway and set the journal aside, or restore a backup",
-    )
+        yield
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
+        raise StoreError(
+            "store_damaged",
+            f"{what} of the journal can not be decoded: {error}",
+            "look at the disk it is on; the gateway goes on without it",
+        ) from error

@@ -105,13 +105,53 @@ CREATE INDEX outbox_open ON outbox (account, id, state) WHERE state NOT IN ('sen
 CREATE INDEX outbox_settled ON outbox (settled_at) WHERE state IN ('sent', 'dropped');
 ALTER TABLE gaps ADD COLUMN dismissed_at REAL;
 """
-# Known ids left the table's own index for one by hash (see `holdfast.store.known`), which only a
-# new table allows. Its numbers are never used twice: people name rows by them. `turn` is the
-# newest number there was when a row was retried, behind which it has its place.
+# The numbers of a box are never used twice: people name rows by them. `turn` is the newest number
+# there was when a row was retried, behind which it has its place.
+
+_THIRD = """
+DROP TABLE known;
+DELETE FROM settings WHERE name = 'known_upto';
+CREATE TABLE known (
+    id INTEGER PRIMARY KEY,
+    box TEXT NOT NULL,
+    upto INTEGER NOT NULL,
+    hashes BLOB NOT NULL,
+    rows BLOB NOT NULL,
+    UNIQUE (box, upto)
+);
+CREATE TABLE outbox_3 (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account TEXT NOT NULL,
+    key TEXT NOT NULL,
+    chat TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    state TEXT NOT NULL DEFAULT 'owed',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    settled_at REAL,
+    maybe_doubled INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    receipt TEXT NOT NULL DEFAULT '',
+    turn INTEGER
+);
+INSERT INTO outbox_3 SELECT id, account, key, chat, payload, state, attempts, not_before,
+    created_at, settled_at, maybe_doubled, reason, receipt, turn FROM outbox ORDER BY id;
+DROP TABLE outbox;
+ALTER TABLE outbox_3 RENAME TO outbox;
+CREATE INDEX outbox_open ON outbox (account, id, state) WHERE state NOT IN ('sent', 'dropped');
+CREATE INDEX outbox_settled ON outbox (settled_at) WHERE state IN ('sent', 'dropped');
+"""
+# Known ids of both boxes are found by hash and kept in runs: see `holdfast.store.known`. Only a new
+# table lets go of its own index of them.
 Step = Callable[[sqlite3.Connection], None]
 """What a script can not do; it runs in the same transaction, after the script."""
 
-MIGRATIONS: tuple[tuple[str, Step | None], ...] = ((_FIRST, None), (_SECOND, known.learn))
+MIGRATIONS: tuple[tuple[str, Step | None], ...] = (
+    (_FIRST, None),
+    (_SECOND, None),
+    (_THIRD, known.learn),
+)
 """Scripts, oldest first. ``PRAGMA user_version`` says how many of them a file has been through."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

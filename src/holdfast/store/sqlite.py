@@ -9,21 +9,22 @@ the answer is to call again, or to shield the call where the returned rows matte
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from holdfast.errors import StoreError
 from holdfast.messages import Gap, Inbound, Outbound, Receipt
 from holdfast.store import keeping, mending, pruning
-from holdfast.store.aside import notice
 from holdfast.store.copying import Copy
-from holdfast.store.known import Known
+from holdfast.store.custody import Custody
 from holdfast.store.mending import OPEN
-from holdfast.store.opening import Lock, Note, Place, prepare
+from holdfast.store.opening import Place
 from holdfast.store.protocol import (
     DEDUPE_SECONDS,
     Box,
@@ -31,6 +32,7 @@ from holdfast.store.protocol import (
     Depth,
     Entry,
     GapEntry,
+    InboxState,
     OutboxState,
     Owed,
     Received,
@@ -49,9 +51,10 @@ from holdfast.store.rows import (
     received,
     to_json,
 )
-from holdfast.store.troubles import trouble
-from holdfast.store.writer import Counters, GroupWriter, Operation, Reader
+from holdfast.store.writer import Counters, Operation
 from holdfast.threads import DAEMONS
+
+log = logging.getLogger("holdfast.journal")
 
 T = TypeVar("T")
 
@@ -72,15 +75,11 @@ class SqliteStore:
         retention: float = DEDUPE_SECONDS,
     ) -> None:
         self.path = place.path
-        self.counters = Counters()
+        self.clock = clock
         self.retention = retention
-        self._place = place
-        self._clock = clock
-        self._writer = GroupWriter(place, self.counters, self._on_damage)
-        self._reader = Reader(place, self._on_damage)
-        self._known = Known()
+        self.custody = Custody(place, clock)
+        self._known, self._working = self.custody.known, self.custody.working
         self._copies: set[Copy] = set()
-        self._lock: Lock | None = None
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -104,60 +103,20 @@ class SqliteStore:
         """
         place = Place(path=Path(path), busy_timeout=busy_timeout, max_bytes=max_bytes)
         store = cls(place, clock, retention)
-        await store._start()
+        await store.custody.open()
         return store
 
-    async def _start(self) -> None:
-        loop = asyncio.get_running_loop()
-        preparing = loop.run_in_executor(self._writer.executor, self._prepare)
-        try:
-            self._lock = await asyncio.shield(preparing)
-        except BaseException:
-            # The thread can not be interrupted: wait for what it takes, then give it back.
-            with suppress(StoreError):
-                lock = await preparing
-                await self._writer.stop()
-                lock.forget(Note.OPEN)
-                lock.release()
-            self._writer.executor.shutdown()
-            self._reader.executor.shutdown()
-            raise
-
-    def _prepare(self) -> Lock:
-        lock = prepare(self._place)
-        try:
-            # From now on the log exists, for as long as the note does: see `opening.loss_of`.
-            self._writer.connection()
-            lock.note(Note.OPEN)
-        except (OSError, sqlite3.Error) as error:
-            self._writer.drop()
-            lock.release()
-            raise trouble(error, self.path) from error
-        return lock
-
     @property
-    def loss(self) -> str:
-        """What of an older journal was missing when this one was opened; empty when nothing."""
-        return "" if self._lock is None else self._lock.loss
-
-    @property
-    def last_used(self) -> float:
-        """Unix seconds at which the run before this one began to use it; 0 for never."""
-        return 0.0 if self._lock is None else self._lock.last_used
+    def counters(self) -> Counters:
+        """What it did since it was opened."""
+        return self.custody.counters
 
     @property
     def notice(self) -> str:
-        """Why the newest commit failed; else what of an older journal may be lost; else empty."""
-        failed = self.counters.last_error if self.counters.failing else None
-        if failed is not None:
-            return f"{failed.code}: {failed}"
-        return notice(self.path) or self.loss
-
-    def _on_damage(self) -> None:
-        """A call met damage: the next start looks through the whole file. From any thread."""
-        with suppress(OSError):
-            if self._lock is not None:
-                self._lock.note(Note.DAMAGED)
+        """Why the newest commit failed, or that it takes long; else what of an older journal may
+        be lost; else empty.
+        """
+        return self.custody.notice
 
     # -- the inbox --------------------------------------------------------------------------------
 
@@ -171,13 +130,14 @@ class SqliteStore:
         """Store new messages and the cursor in one transaction; return only the new ones."""
         rows = [(account, m.id, m.chat, pack(m)) for m in messages]
         position = None if cursor is None else to_json(dict(cursor))
-        now = self._clock()
+        now = self.clock()
 
         def operation(db: sqlite3.Connection) -> list[Received]:
             new = []
+            known = self._known[Box.INBOX]
             for message, row in zip(messages, rows, strict=True):
-                number = self._known.missing(db, account, message.id)
-                if number is None:
+                number, stored = known.find(db, account, message.id)
+                if stored is not None:
                     continue
                 why = (dropped or {}).get(message.id, "")
                 state, settled = ("dropped", now) if why else ("received", None)
@@ -188,38 +148,46 @@ class SqliteStore:
                     (*row, now, state, settled, why),
                 )
                 new.append(new_received(inserted.lastrowid or 0, account, message, now, why))
-                self._known.add(number, new[-1].row)
+                known.add(number, new[-1].row)
             if position is not None:
                 db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (account, position))
-            self._known.move(db, len(new))
+            known.keep(db)
             return new
 
         received = await self._write(operation)
         self.counters.duplicates += len(messages) - len(received)
+        self._working.add(row for row in received if row.state is InboxState.RECEIVED)
         return received
 
     async def cursor(self, account: str) -> dict[str, Any]:
-        """The stored cursor; empty for a new account."""
-
-        def question(db: sqlite3.Connection) -> dict[str, Any]:
-            found = db.execute("SELECT payload FROM cursors WHERE account = ?", (account,))
-            row = found.fetchone()
-            return {} if row is None else from_json(row[0], dict[str, Any], "cursor")
-
-        return await self._read(question)
+        """The stored cursor; empty for a new account. One that damage made unreadable is a gap."""
+        query = "SELECT payload FROM cursors WHERE account = ?"
+        found = await self._read(lambda db: db.execute(query, (account,)).fetchone())
+        if found is None:
+            return {}
+        try:
+            return from_json(found[0], dict[str, Any], "cursor")
+        except StoreError as error:
+            log.error("cursor lost account=%s error=%s", account, error.problem)
+            gap = Gap(since=self.custody.last_used, until=self.clock(), reason=error.problem)
+            await self.add_gap(account, gap)
+            return {}
 
     async def unhandled(self, account: str) -> list[Received]:
-        """Messages neither done nor dead, in the order of arrival (for the start)."""
+        """Messages neither done nor dead, in the order of arrival (for the start).
 
-        def question(db: sqlite3.Connection) -> list[Received]:
-            found = db.execute(
-                f"SELECT {INBOX_COLUMNS}, turn FROM inbox WHERE account = ?"
-                f" AND state IN ('received', 'handling') AND {OPEN[Box.INBOX]} ORDER BY id",
-                (account,),
-            )
-            return [received(row) for row in in_turn(found)]
-
-        return await self._read(question)
+        One that damage made unreadable becomes a dead letter.
+        """
+        query = (
+            f"SELECT {INBOX_COLUMNS}, turn FROM inbox"
+            f" WHERE account = ? AND state <> 'dead' AND {OPEN[Box.INBOX]}"
+        )
+        rows, damaged = await self._read(
+            lambda db: in_turn(db.execute(query, (account,)), received)
+        )
+        await self._give_up(account, damaged, self.bury)
+        self._working.add(rows)
+        return rows
 
     async def begin(self, row: int) -> int:
         """An agent takes the message: count and return the attempt, from 1."""
@@ -248,7 +216,7 @@ class SqliteStore:
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
         """The message is answered: mark it done and write the answers in one transaction."""
         packed = [(message, pack(message)) for message in owed]
-        now = self._clock()
+        now = self.clock()
 
         def operation(db: sqlite3.Connection) -> list[Owed]:
             done = db.execute(
@@ -258,9 +226,12 @@ class SqliteStore:
             )
             changed(done, db, "inbox", row)
             found = db.execute("SELECT account FROM inbox WHERE id = ?", (row,))
-            return owe(db, found.fetchone()[0], packed, now)
+            return owe(db, self._known[Box.OUTBOX], found.fetchone()[0], packed, now)
 
-        return await self._write(operation)
+        rows = await self._write(operation)
+        self._working.end(Box.INBOX, row)
+        self._working.add(rows)
+        return rows
 
     async def bury(self, row: int, reason: str) -> None:
         """An inbound message can not be handled: keep it among the dead letters."""
@@ -269,29 +240,33 @@ class SqliteStore:
             row,
             "UPDATE inbox SET state = 'dead', settled_at = ?, reason = ?"
             f" WHERE id = ? AND {OPEN[Box.INBOX]}",
-            (self._clock(), reason, row),
+            (self.clock(), reason, row),
         )
+        self._working.end(Box.INBOX, row)
 
     # -- the outbox -------------------------------------------------------------------------------
 
     async def post(self, account: str, owed: Sequence[Outbound]) -> list[Owed]:
         """Owe messages that answer nothing. A key already known is returned as it stands."""
         packed = [(message, pack(message)) for message in owed]
-        now = self._clock()
-        return await self._write(lambda db: owe(db, account, packed, now))
+        known, now = self._known[Box.OUTBOX], self.clock()
+        rows = await self._write(lambda db: owe(db, known, account, packed, now))
+        self._working.add(rows)
+        return rows
 
     async def owed(self, account: str) -> list[Owed]:
-        """OWED and SENDING rows in order (a SENDING row is found only after a crash)."""
+        """OWED and SENDING rows in order (a SENDING row is found only after a crash).
 
-        def question(db: sqlite3.Connection) -> list[Owed]:
-            found = db.execute(
-                f"SELECT {OUTBOX_COLUMNS}, turn FROM outbox WHERE account = ?"
-                f" AND state IN ('owed', 'sending') AND {OPEN[Box.OUTBOX]} ORDER BY id",
-                (account,),
-            )
-            return [owed(row) for row in in_turn(found)]
-
-        return await self._read(question)
+        One that damage made unreadable becomes a dead letter.
+        """
+        query = (
+            f"SELECT {OUTBOX_COLUMNS}, turn FROM outbox WHERE account = ?"
+            f" AND state NOT IN ('dead', 'ambiguous') AND {OPEN[Box.OUTBOX]}"
+        )
+        rows, damaged = await self._read(lambda db: in_turn(db.execute(query, (account,)), owed))
+        await self._give_up(account, damaged, self.refuse)
+        self._working.add(rows)
+        return rows
 
     async def sending(self, row: int) -> None:
         """A try begins whose outcome a crash would hide. Counts the attempt."""
@@ -309,8 +284,9 @@ class SqliteStore:
             "outbox",
             row,
             "UPDATE outbox SET state = 'sent', settled_at = ?, receipt = ? WHERE id = ?",
-            (self._clock(), receipt.id, row),
+            (self.clock(), receipt.id, row),
         )
+        self._working.end(Box.OUTBOX, row)
 
     async def postpone(
         self, row: int, not_before: float, reason: str, *, maybe_doubled: bool = False
@@ -342,8 +318,9 @@ class SqliteStore:
             row,
             "UPDATE outbox SET state = ?, reason = ?, settled_at = ?"
             f" WHERE id = ? AND {OPEN[Box.OUTBOX]}",
-            (state.value, reason, self._clock(), row),
+            (state.value, reason, self.clock(), row),
         )
+        self._working.end(Box.OUTBOX, row)
 
     # -- what is remembered -----------------------------------------------------------------------
 
@@ -371,7 +348,7 @@ class SqliteStore:
 
     async def dismiss_gap(self, id: int) -> GapEntry:
         """A person has seen to it: it is not listed any more. Raises NotMendable."""
-        return await self._write(mending.dismiss_gap(id, self._clock()))
+        return await self._write(mending.dismiss_gap(id, self.clock()))
 
     async def remember(self, account: str, key: str, value: bytes) -> None:
         """Keep a small value over restarts (the supervisor's memory, an adapter's tokens)."""
@@ -415,11 +392,13 @@ class SqliteStore:
 
     async def retry(self, box: Box, row: int) -> Entry:
         """Give a row that waits for a person a new chance, behind all that its chat waits for."""
-        return await self._write(mending.retry(box, row))
+        entry = await self._write(mending.retry(box, row))
+        self._working.add([entry.received() if box is Box.INBOX else entry.owed()])
+        return entry
 
     async def drop(self, box: Box, row: int) -> Entry:
         """Give up a row that waits for a person. Raises NotMendable."""
-        return await self._write(mending.drop(box, row, self._clock()))
+        return await self._write(mending.drop(box, row, self.clock()))
 
     async def counts(self, account: str | None = None) -> dict[str, Counts]:
         """What waits, by account. Accounts of which nothing waits may be missing."""
@@ -429,7 +408,7 @@ class SqliteStore:
         """Write a consistent copy to a new file; its size in bytes. Closing gives it up, and so
         does cancelling, unless the copy was just ready."""
         self._check_open()
-        copy = Copy(self._place, path)
+        copy = Copy(self.custody.place, path)
         self._copies.add(copy)
         try:
             return await asyncio.get_running_loop().run_in_executor(DAEMONS, copy.make)
@@ -446,13 +425,14 @@ class SqliteStore:
         forgotten too. Works in small commits among everybody else's, and gives room back.
         """
         age = self.retention if older_than is None else older_than
-        before = self._clock() - max(age, DEDUPE_SECONDS)
+        before = self.clock() - max(age, DEDUPE_SECONDS)
         removed = 0
         for box in Box:
             count = rows = pruning.PRUNE_ROWS
             while count == rows:
-                count = await self._write(pruning.remove(box, before, rows, self._known))
+                count = await self._write(pruning.remove(box, before, rows))
                 removed += count
+            await self._write(partial(self._known[box].forget, before=before))
         while await self._write(pruning.give_back(pruning.GIVE_BACK_PAGES)):
             pass
         return removed
@@ -468,34 +448,37 @@ class SqliteStore:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._writer.hurry()
         for copy in self._copies:
             copy.give_up()
-        await self._writer.drain()
-        # The last connection to close folds the log into the main file: that is a writer's work.
-        await self._reader.stop()
-        await self._writer.stop()
-        assert self._lock is not None
-        with suppress(OSError):
-            if not self._place.log.exists():
-                self._lock.forget(Note.OPEN)
-        self._lock.release()
+        await self.custody.close()
 
     # -- shared -----------------------------------------------------------------------------------
 
     async def _write(self, operation: Operation[T]) -> T:
         self._check_open()
-        return await self._writer.submit(operation)
+        return await self.custody.write(operation)
 
     async def _read(self, question: Operation[T]) -> T:
         self._check_open()
-        return await self._reader.ask(question)
+        return await self.custody.read(question)
 
     def _check_open(self) -> None:
         if self._closing is not None:
             raise StoreError(
                 "store_closed", f"journal {self.path} is closed", "the gateway is stopping"
             )
+
+    async def _give_up(
+        self,
+        account: str,
+        damaged: Mapping[int, StoreError],
+        bury: Callable[[int, str], Awaitable[None]],
+    ) -> None:
+        for row, error in damaged.items():
+            log.error("dead letter account=%s reason=%s", account, error.problem)
+            # Where nothing can be written, the next start tells it again.
+            with suppress(StoreError):
+                await bury(row, error.problem)
 
     async def _change(self, table: str, row: int, statement: str, values: tuple[Any, ...]) -> None:
         def operation(db: sqlite3.Connection) -> None:

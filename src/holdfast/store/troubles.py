@@ -11,12 +11,16 @@ from holdfast.errors import StoreError
 _ROOM = "free some space on its disk; the store recovers by itself"
 _RIGHTS = "make the file and its directory writable for this user; the store recovers by itself"
 _ASIDE = (
-    "restart the gateway: it checks the file, sets it aside if it is damaged, and begins anew;"
-    " or restore a backup first"
+    "the gateway looks through the file, sets it aside if it is damaged, and goes on with a new"
+    " one; at a stop, a backup can be put in its place"
 )
 _OTHER = "close the other program that holds it open; the store recovers by itself"
 _GONE = "put it back, or restart the gateway to begin a new one"
 _DISK = "look at the system log for disk errors; the store recovers by itself once writes work"
+_BUSY_DISK = (
+    "messages wait unacknowledged for as long: look at what else is writing to the disk, and at the"
+    " system log; the store recovers by itself"
+)
 
 _TROUBLES = {
     sqlite3.SQLITE_FULL: ("store_full", "there is no room left", _ROOM),
@@ -64,6 +68,13 @@ def trouble(error: Exception, path: Path) -> StoreError:
         return StoreError(error.code, error.problem, error.hint)
     code, what, hint = _meaning(error)
     return StoreError(code, f"journal {path}: {what}: {error}", hint)
+
+
+def slow(path: Path, seconds: float) -> StoreError:
+    """What people are told while writes take long. Nothing is acknowledged before its write."""
+    return StoreError(
+        "store_slow", f"journal {path}: its disk takes {seconds:.0f} s per write", _BUSY_DISK
+    )
 
 
 def damage(path: Path, found: str) -> StoreError:
