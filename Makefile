@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check
 BIN = .venv/bin
 
-.PHONY: demo test test-all lint format types arrows bench planted docs clean
+.PHONY: demo test test-all lint format types arrows bench planted peers docs clean
 
 # A minute of it; `.venv/bin/holdfast demo` goes on until Ctrl-C.
 demo: .venv/.demo
@@ -56,5 +56,16 @@ docs: .venv/.dev
 	.venv-synapse/bin/python -m pip install $(PIP_FLAGS) -c constraints-synapse.txt matrix-synapse
 	touch $@
 
+# The programs Holdfast is measured against (`holdfast lab score --subject sdk:slack-sdk`), each as
+# its users install it, in an environment of its own. One alone: make .venv-peers/slack-sdk/.done
+PEERS = $(patsubst peers/%/requirements.txt,%,$(wildcard peers/*/requirements.txt))
+
+peers: $(PEERS:%=.venv-peers/%/.done)
+
+.venv-peers/%/.done: peers/%/requirements.txt .venv/bin/python
+	$(PYTHON) -m venv .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip install $(PIP_FLAGS) -r $<
+	touch $@
+
 clean:
-	rm -rf .venv .venv-synapse build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-synapse build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

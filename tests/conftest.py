@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import uuid
 
 import pytest
 
+from holdfast.gateway.claims import SPACE
 from holdfast.testing import run_virtual
+
+# Gateways that other tests run at this moment have nothing to do with ours.
+os.environ.setdefault(SPACE, uuid.uuid4().hex)
 
 
 @pytest.hookimpl(tryfirst=True)

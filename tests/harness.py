@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,10 +57,11 @@ class SlowStore(MemoryStore):
         messages: Sequence[Inbound],
         cursor: Mapping[str, Any] | None,
         dropped: Mapping[str, str] | None = None,
+        begun: Collection[str] = (),
     ) -> list[Received]:
         """See `Store.receive`."""
         await asyncio.sleep(self.seconds)
-        return await super().receive(account, messages, cursor, dropped)
+        return await super().receive(account, messages, cursor, dropped, begun)
 
 
 def make_adapter(kind: type[Adapter], config: Mapping[str, Any], tools: AccountTools) -> Adapter:

@@ -41,6 +41,7 @@ PYTHON_EXAMPLES = {
     "README.md": 1,  # tests/test_readme.py
     "CONTRIBUTING.md": 1,
     "docs/agents.md": 3,
+    "docs/alerts.md": 1,  # tests/gateway/test_alert_ways.py
     "docs/lab.md": 1,
     "docs/quickstart.md": 1,
     "docs/sdk.md": 1,  # tests/test_sdk.py

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -28,6 +28,10 @@ from holdfast.supervision import Cause, Kind
 T = TypeVar("T")
 
 # -- what an adapter declares ---------------------------------------------------------------------
+
+HISTORY_CHECK: Final = 240.0
+"""Seconds for `Traits.history_check`: deafness must show within five minutes of the first message
+that was not told, two looks included (see `holdfast.gateway.deafness`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,9 @@ class Traits:
     rate_total: Rate | None = None
     rate_chat: Rate | None = None
     """Per chat, whatever its kind."""
+    history_check: float | None = None
+    """Seconds without a message after which `Adapter.overlooked` is asked, again and again while
+    the connection lives; None where the platform has no history that a bot may read."""
 
 
 class Continuity(StrEnum):
@@ -459,6 +466,18 @@ class Adapter(ABC):
     async def typing(self, chat: str, thread: str | None = None) -> None:  # noqa: B027
         """Show that an answer is being written. Best effort."""
 
+    async def overlooked(self, link: Link) -> str | None:
+        """What people said that this live connection was never told of, in words; None if nothing.
+
+        Asked while nothing comes in, see `Traits.history_check`: heartbeats prove a connection,
+        not that it still delivers. One look at the newest messages of the chats heard from last,
+        within 15 s and the platform's rate limits. What the bot or another program said is no
+        evidence, nor is whatever is raised here; a message may still be on its way, so the gateway
+        asks twice. Then the connection ends with `Kind.SESSION`, and the next `run` fetches what
+        was missed. Changes nothing; cancelling is safe.
+        """
+        return None
+
     async def fetch(self, attachment: Attachment) -> bytes:
         """The content of an inbound attachment. Raises SendFailed or HttpFailed."""
         raise Disconnect(Cause(Kind.REFUSED, "no_media", f"{self.platform} has no media"))
@@ -551,7 +570,7 @@ def http_cause(reply: HttpReply, label: str) -> Cause:
             )
         case status if reply.is_html:
             return Cause(
-                Kind.PROTOCOL,
+                Kind.UNREACHABLE,  # who answered is not the platform
                 f"{label}_unexpected_html",
                 f"a web page (HTTP {status}) where the platform's API was expected",
                 "Something between here and the platform answers in its place: a proxy, a login "

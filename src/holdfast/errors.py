@@ -18,6 +18,10 @@ class ConfigError(HoldfastError):
         self.where, self.problem, self.hint = where, problem, hint
 
 
+class AccountInUse(ConfigError):
+    """Another process on this machine uses an account's credentials; it may yet give them up."""
+
+
 class StoreError(HoldfastError):
     """The journal can not be written or read: full disk, lost permission, damaged file.
 

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -23,6 +23,10 @@ from holdfast.supervision import Cause, Kind
 
 IDENTIFY_WINDOW = 5.0
 """Seconds in which ``max_concurrency`` Identify calls are allowed (gateway#rate-limiting)."""
+
+
+KEPT: Final = "chats"
+"""Key of the cursor that outlives sessions: a platform's own note of where each chat was."""
 
 
 class Op(IntEnum):
@@ -99,6 +103,12 @@ def resumable(link: Link) -> bool:
     return link.resume and {"session", "seq"} <= link.cursor.keys()
 
 
+def forget(cursor: dict[str, Any]) -> None:
+    """Take the session out of the cursor."""
+    for key in cursor.keys() - {KEPT}:
+        del cursor[key]
+
+
 @dataclass(slots=True, kw_only=True)
 class Talk:
     """What one connection has come to know. Cancelling any call is safe."""
@@ -172,7 +182,7 @@ class Pace:
         Only in memory: what is stored changes with the new session.
         """
         link.step("identify")
-        link.cursor.clear()
+        forget(link.cursor)
         if limit is None:
             link.logged_in()
         else:
@@ -187,7 +197,7 @@ class Pace:
         attempt waits until it may identify. Raises StoreError.
         """
         if cause.kind is Kind.SESSION:
-            link.cursor.clear()
+            forget(link.cursor)
             await link.commit()
         spacing = self._free_from - asyncio.get_running_loop().time()
         if "session" in link.cursor or spacing <= (cause.retry_after or 0.0):

@@ -263,7 +263,7 @@ async def test_an_errcode_inside_200_is_a_failure(
         ("api_qps", {}, Outcome.NOT_SENT, Kind.THROTTLED, "rate_limited"),
         ("api_500", {"code": "x"}, Outcome.UNKNOWN, Kind.UNREACHABLE, "http_500"),
         ("api_html", {}, Outcome.UNKNOWN, Kind.UNREACHABLE, "http_502"),
-        ("api_html", {"status": 200}, Outcome.NOT_SENT, Kind.PROTOCOL, "unexpected_html"),
+        ("api_html", {"status": 200}, Outcome.NOT_SENT, Kind.UNREACHABLE, "unexpected_html"),
         ("token_500", {}, Outcome.NOT_SENT, Kind.UNREACHABLE, "busy"),
         ("token_hang", {}, Outcome.NOT_SENT, Kind.TIMEOUT, ""),
     ],

@@ -180,8 +180,14 @@ async def test_a_slow_answer_is_waited_for() -> None:
         ("api_401", {}, Outcome.NOT_SENT, Kind.CREDENTIALS, "discord_bad_token"),
         ("api_500", {}, Outcome.UNKNOWN, Kind.UNREACHABLE, "discord_http_500"),
         ("api_html", {}, Outcome.UNKNOWN, Kind.UNREACHABLE, "discord_http_502"),
-        ("api_html", {"status": 403}, Outcome.NOT_SENT, Kind.PROTOCOL, "discord_unexpected_html"),
-        ("api_200_html", {}, Outcome.NOT_SENT, Kind.PROTOCOL, "discord_unexpected_html"),
+        (
+            "api_html",
+            {"status": 403},
+            Outcome.NOT_SENT,
+            Kind.UNREACHABLE,
+            "discord_unexpected_html",
+        ),
+        ("api_200_html", {}, Outcome.NOT_SENT, Kind.UNREACHABLE, "discord_unexpected_html"),
         ("api_malformed", {}, Outcome.UNKNOWN, Kind.PROTOCOL, "bad_frame"),
     ],
 )

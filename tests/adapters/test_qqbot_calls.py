@@ -141,7 +141,7 @@ async def test_waiting_for_an_audit_is_accepted() -> None:
         ("too_long", {}, Outcome.REFUSED, Kind.REFUSED, "qq_api_40054007"),
         ("api_500", {}, Outcome.NOT_SENT, Kind.UNREACHABLE, "qq_api_500"),
         ("api_html", {}, Outcome.UNKNOWN, Kind.UNREACHABLE, "qq_http_502"),
-        ("api_html", {"status": 200}, Outcome.NOT_SENT, Kind.PROTOCOL, "qq_unexpected_html"),
+        ("api_html", {"status": 200}, Outcome.NOT_SENT, Kind.UNREACHABLE, "qq_unexpected_html"),
     ],
 )
 async def test_the_body_of_a_refusal_decides(

@@ -202,7 +202,7 @@ async def test_a_cancelled_post_is_in_doubt() -> None:
         ("send_error", {"error": "channel_not_found"}, Outcome.REFUSED, Kind.REFUSED, ""),
         ("send_error", {"error": "msg_too_long"}, Outcome.REFUSED, Kind.REFUSED, ""),
         ("send_error", {"error": "brand_new"}, Outcome.REFUSED, Kind.PROTOCOL, ""),
-        ("api_html", {}, Outcome.NOT_SENT, Kind.PROTOCOL, "slack_unexpected_html"),
+        ("api_html", {}, Outcome.NOT_SENT, Kind.UNREACHABLE, "slack_unexpected_html"),
         ("malformed_json", {}, Outcome.UNKNOWN, Kind.PROTOCOL, "slack_bad_answer"),
     ],
 )

@@ -116,6 +116,13 @@ async def test_ready_only_once_its_own_page_was_reached(there: bool) -> None:
         await run.connected()
 
 
+async def test_who_lost_the_page_waits_for_its_listener() -> None:
+    async with running(WebChat, WebChatSimulator().account()) as run:
+        assert run.adapter.endpoint == ""
+        await run.connected()
+        assert run.adapter.endpoint == f"http://127.0.0.1:{run.hooks.port}"
+
+
 async def test_a_quiet_page_proves_itself_by_visits() -> None:
     async with chat() as (_, run):
         await asyncio.sleep(600)

@@ -27,6 +27,8 @@ class Place:
     tables: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     """Of the table [gateway]."""
+    pages: str = ""
+    """Where the HTTP server listens: nowhere, for two tests at once would meet on its port."""
 
     @property
     def config(self) -> Path:
@@ -40,6 +42,7 @@ class Place:
         """Write a configuration with these accounts."""
         self.tables = dict(tables)
         lines = ["[gateway]", *(f"{key} = {_toml(value)}" for key, value in self.settings.items())]
+        lines += ["[web]", f'listen = "{self.pages}"']
         for name, table in tables.items():
             lines.append(f"[accounts.{name}]")
             lines += [f"{key} = {_toml(value)}" for key, value in table.items()]

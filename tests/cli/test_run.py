@@ -251,6 +251,20 @@ async def test_a_second_gateway_on_the_same_state_is_refused(tmp_path: Path) -> 
         assert await place.command("status") == Exit.OK
 
 
+async def test_a_second_gateway_with_the_same_account_is_refused(tmp_path: Path) -> None:
+    one, two = Place(tmp_path / "one"), Place(tmp_path / "two")
+    for place in (one, two):
+        place.state.parent.mkdir(exist_ok=True)
+        place.write(bot=NOBODY)
+    async with one.gateway() as first:
+        second = await two.start()
+        assert await second.ended() == Exit.IN_USE
+        assert f"process {first.process.pid} on this machine uses the same" in second.log
+        assert "Traceback" not in second.log
+    async with two.gateway():
+        assert await two.command("status") == Exit.OK
+
+
 STUBBORN = """
 import pathlib
 import time

@@ -45,7 +45,7 @@ DINGTALK = Bench[DingTalkSimulator](
         Ending("429", Kind.THROTTLED, "open_429"),
         Ending("1111, banned address", Kind.THROTTLED, "ip_banned"),
         Ending("503", Kind.UNREACHABLE, "open_503"),
-        Ending("a page of HTML", Kind.PROTOCOL, "open_html"),
+        Ending("a page of HTML", Kind.UNREACHABLE, "open_html"),
         Ending("an answer without ticket", Kind.PROTOCOL, "open_fields_missing"),
         Ending("503 to the upgrade", Kind.UNREACHABLE, "upgrade_rejected"),
     ],

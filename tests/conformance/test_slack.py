@@ -74,7 +74,7 @@ SLACK = Bench[SlackSimulator](
         refuse("internal_error", Kind.UNREACHABLE),
         Ending("429", Kind.THROTTLED, "open_429"),
         Ending("500", Kind.UNREACHABLE, "open_500"),
-        Ending("a page of HTML", Kind.PROTOCOL, "api_html"),
+        Ending("a page of HTML", Kind.UNREACHABLE, "api_html"),
         Ending("408 to the upgrade", Kind.UNREACHABLE, "handshake_refused"),
     ],
     retry_after=30.0,

@@ -32,7 +32,7 @@ SEED = "13"
 async def test_nothing_is_lost_or_doubled_while_the_gateway_dies_again_and_again() -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "holdfast.cli", "lab", "crash", "--json"),
-        *("--minutes", "0.4", "--seed", SEED),
+        *("--minutes", "2", "--seed", SEED),
         *(word for platform in PLATFORMS for word in ("--platform", platform)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -48,8 +48,8 @@ async def test_nothing_is_lost_or_doubled_while_the_gateway_dies_again_and_again
     assert told["platforms"].keys() == set(PLATFORMS)
     assert told["sent"] == told["answered"] + told["gap"] + told["dead"]
     # What was survived must have happened.
-    assert told["sent"] > 500
-    assert told["kills"] >= 4
+    assert told["sent"] > 2_500
+    assert told["kills"] >= 20
     assert told["kill_points"].keys() <= {"random", *POINTS}
     assert told["kill_points"].keys() > {"random"}
     assert sum(told["faults"].get(name, 0) for name in BREAKS) >= 4

@@ -98,7 +98,10 @@ class Table:
     async def hear(self, id: str, text: str = "hi", chat: str = "c") -> None:
         """A message comes in."""
         message = Inbound(id=id, chat=chat, sender="u", text=text)
-        self.lanes.put(await self.store.receive(self.account, [message], None))
+        begun = await self.lanes.reserve([message])
+        rows = await self.store.receive(self.account, [message], None, begun=begun)
+        self.lanes.put(rows)
+        await self.lanes.settle([message], begun, rows)
 
     async def owe(self, *texts: str, chat: str = "c") -> None:
         """Messages are to be sent."""

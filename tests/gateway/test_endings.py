@@ -305,7 +305,7 @@ async def test_fifty_connections_leave_nothing_behind() -> None:
         assert (late.threads, late.descriptors) == (early.threads, early.descriptors)
 
 
-async def test_check_refused_blocks_and_check_passed_retries() -> None:
+async def test_check_refused_blocks_and_check_passed_logs_in_at_once() -> None:
     class Judged(Parrot):
         verdicts: ClassVar[list[Cause | None]] = [Cause(Kind.CREDENTIALS, "no"), None]
 
@@ -318,5 +318,8 @@ async def test_check_refused_blocks_and_check_passed_retries() -> None:
     async with running(Judged, CONFIG) as bot:
         await bot.published(Published.FATAL)
         await bot.account.until(lambda v: v.generation == 2 and v.state is State.BLOCKED)
-        await bot.account.until(lambda v: v.generation == 3 and v.state is State.BACKOFF)
-        assert bot.account.view().published is Published.RETRYING
+        await bot.account.until(lambda v: v.generation == 4)
+        views = [report.view for report in bot.reports]
+        asked, let_in = (next(v for v in views if v.generation == number) for number in (3, 4))
+        assert (let_in.state, let_in.published) == (State.CONNECTING, Published.RETRYING)
+        assert let_in.at - asked.at < 0.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from holdfast.errors import StoreError
 from holdfast.gateway.lanes import Limits, compose
 from holdfast.messages import Attachment, Inbound, MediaKind, Reply
 from holdfast.store.protocol import InboxState
+from holdfast.testing import MemoryStore
 from tests.gateway.desk import Mouth, Table
 from tests.gateway.tools import census, now, until
 
@@ -280,3 +282,156 @@ def test_keys_depend_on_nothing_but_the_message_and_the_position() -> None:
     assert all(len(piece.key) <= 64 for piece in first)
     # In a group the first piece of each answer says what it answers.
     assert [piece.reply_to for piece in first] == ["77", "77", None]
+
+
+# -- the first attempt, counted as the message is stored ---------------------------------------
+
+
+class Counted(MemoryStore):
+    """Counts the attempts that cost a commit of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[int] = []
+
+    async def begin(self, row: int) -> int:
+        """See `Store.begin`."""
+        self.begun.append(row)
+        return await super().begin(row)
+
+
+def told(store: MemoryStore) -> dict[str, tuple[InboxState, int]]:
+    """State and attempts of each message."""
+    return {row.message.id: (row.state, row.attempts) for row in store.inbox.values()}
+
+
+def message(id: str, chat: str = "c") -> Inbound:
+    return Inbound(id=id, chat=chat, sender="u", text=id)
+
+
+async def test_a_message_that_is_asked_about_at_once_is_stored_as_begun() -> None:
+    go = asyncio.Event()
+
+    async def agent(message: Inbound, turn: Turn) -> list[Reply]:
+        await go.wait()
+        return []
+
+    store = Counted()
+    table = Table(store=store, agent=agent)
+    await table.hear("1", chat="a")
+    await table.hear("2", chat="a")
+    assert told(store) == {"1": (InboxState.HANDLING, 1), "2": (InboxState.RECEIVED, 0)}
+    go.set()
+    await table.quiet()
+    assert store.begun == [2]  # it had to wait for its chat
+    await table.close()
+
+
+async def test_of_one_burst_the_first_of_each_chat_is_begun_as_far_as_places_go() -> None:
+    table = Table(slots=asyncio.Semaphore(2))
+    burst = [message("a1", "a"), message("a2", "a"), message("b1", "b"), message("c1", "c")]
+    assert await table.lanes.reserve(burst) == {"a1", "b1"}
+    # While they are being stored, others of these chats come behind them.
+    assert await table.lanes.reserve([message("c2", "c")]) == set()
+    await table.lanes.settle(burst, {"a1", "b1"}, [])
+    await table.lanes.settle([message("c2", "c")], (), [])
+    assert await table.lanes.reserve([message("c3", "c")]) == {"c3"}
+    await table.lanes.settle([message("c3", "c")], {"c3"}, [])
+    await table.close()
+
+
+async def test_places_kept_for_what_was_not_stored_are_given_back() -> None:
+    table = Table(slots=asyncio.Semaphore(1))
+    table.sender.connected(True)
+    for _ in range(3):
+        await table.hear("1")  # known from the second time on
+    await table.quiet()
+    await table.hear("2", chat="d")
+    await table.quiet()
+    assert table.mouth.texts() == ["hi", "hi"]
+    assert not table.slots.locked()
+    await table.close()
+
+
+async def test_one_id_keeps_one_place_whatever_chats_it_comes_from() -> None:
+    table = Table(slots=asyncio.Semaphore(2))
+    twins = [message("1", "a"), message("1", "b")]
+    assert await table.lanes.reserve(twins) == {"1"}
+    await table.lanes.settle(twins, {"1"}, [])
+    assert await table.lanes.reserve([message("2", "a"), message("3", "b")]) == {"2", "3"}
+    await table.lanes.settle([message("2", "a"), message("3", "b")], {"2", "3"}, [])
+    await table.close()
+
+
+async def test_what_a_stop_overtakes_while_it_is_stored_was_not_tried() -> None:
+    table = Table(slots=asyncio.Semaphore(1))
+    said = [message("1")]
+    begun = await table.lanes.reserve(said)
+    rows = await table.store.receive("bot", said, None, begun=begun)
+    await table.lanes.stop(1.0)
+    table.lanes.put(rows)
+    await table.lanes.settle(said, begun, rows)
+    assert told(table.store) == {"1": (InboxState.RECEIVED, 0)}
+    assert not table.slots.locked()
+    await table.close()
+
+
+async def test_what_a_stop_overtakes_on_its_way_to_the_agent_was_not_tried() -> None:
+    table = Table()
+    await table.hear("1")
+    assert table.lanes.depth == 1  # its lane has not run yet
+    await table.lanes.stop(1.0)
+    assert told(table.store) == {"1": (InboxState.RECEIVED, 0)}
+    assert (table.mouth.tries, table.lanes.depth) == ([], 0)
+    await table.close()
+
+
+async def test_where_one_attempt_is_all_it_is_begun_only_when_the_agent_is_there() -> None:
+    store = Counted()
+    table = Table(store=store, limits=Limits(attempts=1))
+    table.sender.connected(True)
+    await table.hear("1")
+    assert told(store) == {"1": (InboxState.RECEIVED, 0)}
+    await table.quiet()
+    assert store.begun == [1]
+    await table.close()
+
+
+async def test_a_stop_uncounts_only_the_attempt_that_it_ends() -> None:
+    async def agent(message: Inbound, turn: Turn) -> list[Reply]:
+        await asyncio.Event().wait()
+        return []
+
+    first = Table(agent=agent, slots=asyncio.Semaphore(1))
+    await first.hear("runs", chat="a")
+    rows = await first.store.receive("bot", [message("died", "b")], None, begun={"died"})
+    first.lanes.put([replace(row) for row in rows])  # as found after a crash
+    await asyncio.sleep(1)
+    await first.close()
+    assert told(first.store) == {
+        "runs": (InboxState.RECEIVED, 0),
+        "died": (InboxState.HANDLING, 1),
+    }
+
+
+async def test_last_attempts_after_deaths_are_made_one_at_a_time() -> None:
+    running = most = 0
+
+    async def agent(message: Inbound, turn: Turn) -> list[Reply]:
+        nonlocal running, most
+        assert turn.attempt == 3
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(1)
+        running -= 1
+        return [Reply(text=message.id)]
+
+    table = Table(agent=agent)
+    said = [message(str(n), chat=str(n)) for n in range(4)]
+    for row in await table.store.receive("bot", said, None, begun={m.id for m in said}):
+        await table.store.begin(row.row)
+    table.sender.connected(True)
+    await table.recover()
+    await table.quiet()
+    assert (most, sorted(table.mouth.texts())) == (1, ["0", "1", "2", "3"])
+    await table.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -416,11 +416,12 @@ class Picky(MemoryStore):
         messages: Sequence[Inbound],
         cursor: Mapping[str, Any] | None,
         dropped: Mapping[str, str] | None = None,
+        begun: Collection[str] = (),
     ) -> list[Received]:
         """See `MemoryStore.receive`."""
         if any(message.id == "bad" for message in messages):
             raise StoreError("store_refused", "an integer of 4000 digits", "report it")
-        return await super().receive(account, messages, cursor, dropped)
+        return await super().receive(account, messages, cursor, dropped, begun)
 
 
 async def test_a_message_the_journal_can_not_hold_is_passed_over() -> None:

@@ -365,3 +365,43 @@ async def test_rows_that_are_settled_are_not_sent() -> None:
     assert table.mouth.texts() == ["2"]
     assert table.store.outbox[rows[2].row].state is OutboxState.SENT
     await table.close()
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_third_try_waits_for_a_sign_of_life(idempotent: bool) -> None:
+    """Else a dead network, not yet known to be, would use up all tries of a message."""
+    table = Table(mouth=Mouth(idempotent=idempotent))
+    signs = [now()]
+    table.sender._proof = lambda: signs[-1]
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.UNKNOWN)] * 2
+    await table.owe("a")
+    await asyncio.sleep(600)
+    assert len(table.mouth.tries) == (3 if idempotent else 2)
+    signs.append(now())
+    await table.quiet()
+    assert table.states() == ["sent"]
+    await table.close()
+
+
+async def test_who_waits_for_a_sign_of_life_hears_of_the_loss_and_of_the_stop() -> None:
+    table = Table()
+    began = now()
+    table.sender._proof = lambda: began
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.UNKNOWN)] * 2
+    await table.owe("a")
+    await asyncio.sleep(60)
+    table.sender.connected(False)
+    await asyncio.sleep(60)
+    assert len(table.mouth.tries) == 2
+    table.sender.connected(True)
+    await table.quiet()
+    assert table.states() == ["sent"]
+    table.mouth.script = [failed(Outcome.UNKNOWN)] * 2
+    await table.owe("b")
+    await asyncio.sleep(60)
+    stopped = now()
+    await table.close()
+    assert now() - stopped <= 3.0
+    assert table.states() == ["sent", "owed"]

@@ -107,10 +107,30 @@ async def echo(talk: web.WebSocketResponse) -> None:
 async def test_data_frames_are_life_and_keep_their_type() -> None:
     async with serving(echo) as port, line() as made:
         conn = await made.dial(ws(port))
-        await conn.send("text")
-        await conn.send(b"bytes")
-        assert [await conn.receive(), await conn.receive()] == ["text", b"bytes"]
-        assert len(made.lives) == 2
+        frames: list[str | bytes] = ["text", b"bytes"]
+        for number, sent in enumerate(frames, 1):
+            await conn.send(sent)
+            assert await conn.receive() == sent
+            assert len(made.lives) == number
+        await conn.close()
+
+
+async def test_frames_that_came_together_are_life_once_and_the_next_one_again() -> None:
+    async def play(talk: web.WebSocketResponse) -> None:
+        for number in range(100):
+            await talk.send_str(str(number))
+        await talk.receive()
+        await talk.send_str("later")
+        await talk.receive()
+
+    async with serving(play) as port, line() as made:
+        conn = await made.dial(ws(port))
+        assert [await conn.receive() for _ in range(100)] == [str(n) for n in range(100)]
+        together = len(made.lives)
+        assert 1 <= together < 100
+        await conn.send("go on")
+        assert await conn.receive() == "later"
+        assert len(made.lives) == together + 1
         await conn.close()
 
 
@@ -120,17 +140,23 @@ async def test_pings_are_answered_and_control_frames_are_life() -> None:
     async def play(talk: web.WebSocketResponse) -> None:
         assert (await talk.receive()).type is WSMsgType.PING
         await talk.pong()
+        await talk.receive()
         await talk.ping(b"are you there")
         pongs.append((await talk.receive()).data)
+        await talk.receive()
         await talk.send_str("done")
         await talk.receive()
 
     async with serving(play) as port, line() as made:
         conn = await made.dial(ws(port))
+        receiving = asyncio.create_task(conn.receive())
         await conn.ping()
-        assert await conn.receive() == "done"
+        for lives in (1, 2):  # the pong, then the ping
+            await until(lambda: len(made.lives) == lives)  # noqa: B023
+            await conn.send("go on")
+        assert await receiving == "done"
         assert pongs == [b"are you there"]
-        assert len(made.lives) == 3  # ping, pong, text
+        assert len(made.lives) == 3
         await conn.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,13 @@ class Ledger(MemoryStore):
         messages: Sequence[Inbound],
         cursor: Mapping[str, Any] | None,
         dropped: Mapping[str, str] | None = None,
+        begun: Collection[str] = (),
     ) -> list[Received]:
         """See `Store.receive`."""
         self.held += 1
         await self.open.wait()
         self.held -= 1
-        rows = await super().receive(account, messages, cursor, dropped)
+        rows = await super().receive(account, messages, cursor, dropped, begun)
         self.batches.append(([m.id for m in messages], dict(cursor or {})))
         return rows
 

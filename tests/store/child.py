@@ -16,7 +16,8 @@ async def produce(store: SqliteStore, name: str) -> None:
     while True:
         number += 1
         key = f"{name}-{number}"
-        [row] = await store.receive("a", [inbound(key)], {name: number})
+        begun = [key] if number % 2 else []
+        [row] = await store.receive("a", [inbound(key)], {name: number}, begun=begun)
         os.write(1, f"received {key}\n".encode())
         [owed] = await store.finish(row.row, [outbound(key)])
         os.write(1, f"owed {key}\n".encode())

@@ -97,6 +97,32 @@ async def test_each_begin_counts_an_attempt(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_messages_that_an_agent_takes_at_once_are_stored_as_begun(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "j.db")
+    ids = ["begun", "waits", "dropped"]
+    rows = await store.receive(
+        "a", [inbound(id) for id in ids], None, {"dropped": "old"}, {"begun", "dropped"}
+    )
+    assert [(r.state, r.attempts) for r in rows[:2]] == [
+        (InboxState.HANDLING, 1),
+        (InboxState.RECEIVED, 0),
+    ]
+    assert rows[2].state is InboxState.DROPPED
+    assert store.counters.commits == 1
+    assert await store.unhandled("a") == rows[:2]
+    # A repetition begins nothing.
+    assert await store.receive("a", [inbound("waits")], None, begun={"waits"}) == []
+    assert [r.attempts for r in await store.unhandled("a")] == [1, 0]
+    assert await store.begin(rows[0].row) == 2
+    for _ in range(2):
+        await store.release(rows[0].row)
+    assert [(r.state, r.attempts) for r in await store.unhandled("a")] == [
+        (InboxState.RECEIVED, 1),
+        (InboxState.RECEIVED, 0),
+    ]
+    await store.close()
+
+
 async def test_finish_settles_the_message_and_owes_the_answers(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "j.db", clock=Clock())
     [received] = await store.receive("a", [inbound()], None)

@@ -51,11 +51,14 @@ def test_nothing_acknowledged_is_missing_after_kill_9(tmp_path: Path, after: int
     asyncio.run(reopen())
     db = sqlite3.connect(path)
     inbox = dict(db.execute("SELECT message, state FROM inbox").fetchall())
+    attempts = dict(db.execute("SELECT message, attempts FROM inbox").fetchall())
     outbox = dict(db.execute("SELECT key, state FROM outbox").fetchall())
     db.close()
     assert said["received"] <= inbox.keys()
     assert said["owed"] <= outbox.keys()
     assert said["sent"] <= {key for key, state in outbox.items() if state == "sent"}
+    # Whatever there is of a message, its first attempt is counted if that was asked for.
+    assert attempts == {key: int(key.partition("-")[2]) % 2 for key in inbox}
     # Done and owed were one transaction, whoever heard of it.
     assert {key for key, state in inbox.items() if state == "done"} == outbox.keys()
 

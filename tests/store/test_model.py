@@ -75,8 +75,14 @@ class Model:
                 self.inbox.append(new[-1])
         if cursor is not None:
             self.cursors[account] = cursor
-        stored = await self.store.receive(account, [inbound(name) for name in ids], cursor)
-        assert [r.message for r in stored] == [i.message for i in new]
+        messages, begun = [inbound(name) for name in ids], ids[: number % 3]
+        for entry in new:
+            if entry.message.id in begun:
+                entry.state, entry.attempts = InboxState.HANDLING, 1
+        stored = await self.store.receive(account, messages, cursor, None, begun)
+        assert [(r.message, r.state, r.attempts) for r in stored] == [
+            (i.message, i.state, i.attempts) for i in new
+        ]
         for entry, received in zip(new, stored, strict=True):
             entry.row = received.row
 

@@ -114,7 +114,7 @@ async def test_only_a_group_that_must_be_undone_is_begun_again(tmp_path: Path) -
     store = await SqliteStore.open(tmp_path / "j.db")
     called: list[str] = []
 
-    def write(key: str, error: Exception | None = None, table: str = "memory") -> Any:
+    async def write(key: str, error: Exception | None = None, table: str = "memory") -> Any:
         def operation(db: sqlite3.Connection) -> int:
             called.append(key)
             done = db.execute(f"INSERT INTO {table} VALUES ('a', ?, x'78')", (key,)).rowcount
@@ -122,7 +122,7 @@ async def test_only_a_group_that_must_be_undone_is_begun_again(tmp_path: Path) -
                 raise error
             return done
 
-        return store._write(operation)
+        return await store._write(operation)
 
     async def together(*writes: Any) -> list[Any]:
         gate = Gate(store)

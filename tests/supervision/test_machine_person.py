@@ -54,9 +54,7 @@ def test_one_false_401_does_not_silence_a_bot() -> None:
     driver = Driver().well()
     driver.end(Kind.CREDENTIALS)
     driver.tick()
-    driver.verified()
-    assert driver.state() is State.BACKOFF
-    (again,) = opened(driver.tick())
+    (again,) = opened(driver.verified())
     assert not again.verify
     driver.ready()
     assert driver.view().published is Published.CONNECTED
@@ -115,11 +113,13 @@ def test_it_stays_blocked_when_the_verification_finds_no_network() -> None:
     assert driver.view().cause == verdict
 
 
-def test_a_good_verification_logs_in_again_by_itself() -> None:
-    driver = Driver().blocked()
-    driver.tick()
-    driver.verified()
-    assert driver.wait_for(State.CONNECTING, within=2.0) <= 1.0
+@pytest.mark.parametrize("failures", [1, 9])
+def test_a_good_verification_logs_in_again_at_once(failures: int) -> None:
+    """However high the ladder: the platform itself has just said that it takes us."""
+    driver = Driver(backoff_first=20.0, backoff_cap=300.0).fail(failures)
+    driver.fail(1, Kind.CREDENTIALS).tick()
+    (login,) = opened(driver.verified())
+    assert not login.verify
     driver.ready()
     assert driver.view().published is Published.CONNECTED
     assert not driver.view().attention
@@ -133,7 +133,6 @@ def test_credentials_good_but_login_refused_is_asked_ever_more_slowly() -> None:
         delays.append(driver.delay)
         driver.tick()
         driver.verified()
-        driver.tick()
         driver.end(Kind.REFUSED)
         assert driver.state() is State.BLOCKED
     assert delays == [300.0, 600.0, 1200.0, 2400.0, 3600.0]

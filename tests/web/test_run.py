@@ -38,11 +38,9 @@ async def ready(session: aiohttp.ClientSession, url: str) -> None:
 async def test_a_kill_is_survived_by_the_history(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, pages="127.0.0.1:0")
     async with TelegramSimulator() as sim, aiohttp.ClientSession() as session:
         place.write(bot=sim.account())
-        with place.config.open("a") as file:
-            file.write('[web]\nlisten = "127.0.0.1:0"\n')
         async with place.gateway() as process:
             url = await address(process)
             await ready(session, url)

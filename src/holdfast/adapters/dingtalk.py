@@ -50,6 +50,10 @@ as the official SDKs do after 8 to 120 s."""
 FAREWELL = 15.0
 """Seconds a connection goes on after SYSTEM disconnect; the server closes it after 10."""
 
+FLIGHT = 5.0
+"""Seconds for which a SYSTEM disconnect may be on its way: DingTalk has stopped pushing before we
+read it, and what is said meanwhile is lost as well."""
+
 TITLE = 20
 """Characters of a Markdown message's title, which only notifications show."""
 
@@ -145,7 +149,7 @@ class DingTalk(Adapter):
                 async for raw in ws:
                     reason = await self._take(link, ws, raw)
                     if reason and not goodbye:
-                        goodbye, self._deaf_since = reason, time.time()
+                        goodbye, self._deaf_since = reason, time.time() - FLIGHT
                         # A server that forgets to close would answer our pings for ever.
                         patience.reschedule(asyncio.get_running_loop().time() + FAREWELL)
                         link.going_away(reason)

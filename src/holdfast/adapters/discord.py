@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from holdfast.adapter import (
+    HISTORY_CHECK,
     Adapter,
     AdapterError,
     BadFrame,
@@ -34,6 +35,7 @@ from holdfast.adapter import (
     WebSocketClosed,
 )
 from holdfast.adapters import discord_api as api
+from holdfast.adapters import discord_history as history
 from holdfast.adapters import discord_wire as wire
 from holdfast.adapters.discord_gateway import Gateway
 from holdfast.adapters.discord_wire import Intent
@@ -76,6 +78,7 @@ class Discord(Adapter):
         # bucket of a channel is not documented, its headers have said 5 in 5 s for years.
         rate_total=Rate(40.0, 40),
         rate_chat=Rate(1.0, 5),
+        history_check=HISTORY_CHECK,
     )
 
     def __init__(self, settings: DiscordSettings, tools: Tools) -> None:
@@ -121,12 +124,17 @@ class Discord(Adapter):
             return None
         if said is None:
             return None
+        history.remember(link.cursor, said)
         message = wire.inbound(said, own_id)
-        if message.text or message.attachments or message.mentioned:
+        if wire.says_something(message):
             return message
         if not message.private:
             self._blank += 1  # a sticker, or all there is without the right to read contents
         return None
+
+    async def overlooked(self, link: Link) -> str | None:
+        """See `Adapter.overlooked`."""
+        return await history.untold(self._api, link)
 
     # -- calls --------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from holdfast.adapter import (
 )
 from holdfast.adapters import discord_wire as wire
 from holdfast.adapters.discord_api import Api
+from holdfast.adapters.discord_history import catch_up
 from holdfast.messages import Inbound
 from holdfast.opcode_gateway import Frame, Hello, Op, Pace, StartLimit, Talk, resumable
 from holdfast.supervision import Cause, Kind
@@ -157,6 +158,8 @@ class Gateway:
         # The first heartbeat is due within one interval of Hello, at a random moment: this one is
         # as random as the moment of the attempt, and those of the supervisor count from here.
         await talk.send_beat()
+        if continuity is Continuity.FRESH:
+            await catch_up(self._api, talk.link)
 
 
 def _invalid(*, resumable: bool) -> Cause:

@@ -182,10 +182,20 @@ def message_of(event: str, data: msgspec.Raw, own_id: str) -> Message | None:
         return None  # Discord itself has added the preview of a link
     if message.author is None:
         raise BadFrame(f"{event} without author")
-    automatic = message.author.bot or message.webhook_id is not None
-    if automatic or message.author.id == own_id or message.type not in SAID:
-        return None
-    return message
+    return message if is_a_persons(message, own_id) else None
+
+
+def is_a_persons(message: Message, own_id: str) -> bool:
+    """Whether a person wrote it: not we, nor another bot, nor the system."""
+    author = message.author
+    if author is None or author.bot or author.id == own_id:
+        return False
+    return message.webhook_id is None and message.type in SAID
+
+
+def says_something(message: Inbound) -> bool:
+    """Whether there is anything to answer: no sticker, and nothing we may not read."""
+    return bool(message.text or message.attachments or message.mentioned)
 
 
 def inbound(message: Message, own_id: str) -> Inbound:

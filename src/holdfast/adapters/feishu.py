@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from holdfast.adapter import (
+    HISTORY_CHECK,
     Adapter,
     AdapterError,
     Disconnect,
@@ -35,6 +36,7 @@ from holdfast.adapters import feishu_api as api
 from holdfast.adapters import feishu_intake as intake
 from holdfast.adapters import feishu_rules as rules
 from holdfast.adapters import feishu_stream as stream
+from holdfast.adapters.feishu_history import Lookout
 from holdfast.adapters.feishu_hook import Hook
 from holdfast.messages import Attachment, Outbound, Receipt
 from holdfast.supervision import Cause, Kind
@@ -86,11 +88,13 @@ class Feishu(Adapter):
         edits=True,
         rate_total=Rate(16.0, 16),  # 1000 a minute
         rate_chat=Rate(5.0, 5),
+        history_check=HISTORY_CHECK,
     )
 
     def __init__(self, settings: FeishuSettings, tools: Tools) -> None:
         self._settings, self._tools = settings, tools
         self._api = api.Api(settings.app_id, settings.app_secret, settings.base_url)
+        self._lookout = Lookout(self._api)
 
     @property
     def endpoint(self) -> str:
@@ -117,6 +121,7 @@ class Feishu(Adapter):
             return
         link.step("identity")
         bot = await self._api.whoami(link.http)  # anew each time: nothing leaks into the next one
+        self._lookout.begin(bot.open_id)
         await stream.run(link, self._api, bot.open_id)
 
     async def _serve(self, link: Link) -> None:
@@ -125,6 +130,7 @@ class Feishu(Adapter):
         hook = Hook(settings.encrypt_key.reveal(), settings.verification_token.reveal())
         link.step("probe")
         bot = await self._api.whoami(link.http)
+        self._lookout.begin(bot.open_id)
 
         async def beat() -> None:
             await self._api.whoami(link.http)
@@ -138,6 +144,10 @@ class Feishu(Adapter):
             await intake.heard(link)
             async for request in requests:
                 await hook.serve(link, request, bot.open_id)
+
+    async def overlooked(self, link: Link) -> str | None:
+        """See `Adapter.overlooked`."""
+        return await self._lookout.untold(link)
 
     # -- calls --------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import time
 
 from holdfast.adapter import BadFrame, Continuity, Link, decode
 from holdfast.adapters import feishu_wire as wire
+from holdfast.adapters.feishu_history import remember
 from holdfast.messages import Inbound
 
 REPEATED_FOR = 15.0 + 300.0 + 3_600.0 + 21_600.0
@@ -45,10 +46,13 @@ def message_of(link: Link, envelope: wire.Envelope, own_id: str) -> Inbound | No
     if envelope.header.event_type != wire.MESSAGE:
         return None
     try:
-        return wire.inbound(envelope.event, own_id)
+        message = wire.inbound(envelope.event, own_id)
     except BadFrame as error:
         link.skip(str(error), bytes(envelope.event))
         return None
+    if message is not None:
+        remember(link.cursor, message)
+    return message
 
 
 def message_in(link: Link, payload: bytes, own_id: str) -> Inbound | None:

@@ -12,6 +12,7 @@ import uuid
 from typing import Any, ClassVar, Final
 
 from holdfast.adapter import (
+    HISTORY_CHECK,
     Adapter,
     AdapterError,
     BadFrame,
@@ -45,7 +46,7 @@ from holdfast.adapters.mattermost_api import (
     way_cause,
 )
 from holdfast.adapters.mattermost_posts import Desk
-from holdfast.adapters.mattermost_stream import BEAT, PAGE, Stream, forget_stream
+from holdfast.adapters.mattermost_stream import BEAT, PAGE, Stream, forget_stream, untold
 from holdfast.messages import Attachment, Outbound, Receipt
 from holdfast.supervision import Cause, Kind
 
@@ -75,6 +76,7 @@ class Mattermost(Adapter):
         typing=True,
         # The server's default once an administrator turns rate limiting on; a send may take three.
         rate_total=Rate(10.0, burst=30),
+        history_check=HISTORY_CHECK,
     )
 
     def __init__(self, settings: MattermostSettings, tools: Tools) -> None:
@@ -116,6 +118,10 @@ class Mattermost(Adapter):
         if self._desk is None or self._desk.me != me:
             self._desk = Desk(self._api, me)
         await Stream(self._api, link, self._desk, self._via).run()
+
+    async def overlooked(self, link: Link) -> str | None:
+        """See `Adapter.overlooked`."""
+        return None if self._desk is None else await untold(self._api, link, self._desk)
 
     async def check(self) -> Health:
         """Ask the server whose token it is, and where the bot can be reached."""

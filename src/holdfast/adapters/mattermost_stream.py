@@ -10,6 +10,7 @@ is history; and ``behind``, the channels still to be fetched, each with a ``sinc
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -40,6 +41,9 @@ SINCE_PAGE: Final = 1000
 
 PAGE, PAGES = 200, 50
 """Most posts in any other answer, and answers read of one channel."""
+
+LOOKS: Final = 10
+"""Channels with new posts looked at while the stream is quiet, and posts in each."""
 
 NOT_AUTHENTICATED: Final = "api.web_socket_router.not_authenticated.app_error"
 
@@ -305,6 +309,29 @@ class Stream:
             except BadFrame as error:
                 self._link.skip(str(error), bytes(raw or b""))
         return posts, len(page.order)
+
+
+async def untold(api: Api, link: Link, desk: Desk) -> str | None:
+    """A person's post later than all that the stream told. Raises Disconnect and HttpFailed."""
+    since = link.cursor["since"]
+    channels = await api.ask(link.http, "/users/me/channels", list[Channel])
+    channels.sort(key=lambda channel: channel.last_post_at, reverse=True)
+    for channel in channels[:LOOKS]:
+        if channel.last_post_at <= since:
+            break
+        path = f"/channels/{path_part(channel.id)}/posts"
+        reply = await api.call(link.http, "GET", path, query={"per_page": str(LOOKS)})
+        if reply.status in (403, 404):
+            continue  # not for us to read
+        page = api.read(reply, Page)
+        for raw in (page.posts.get(key) for key in page.order):
+            with contextlib.suppress(BadFrame):
+                post = decode(Post, bytes(raw or b""))
+                if post.create_at <= since or desk.entered(post):
+                    break
+                if desk.concerns(post):
+                    return f"post {post.id}"
+    return None
 
 
 async def forget_stream(link: Link) -> None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from holdfast.adapter import (
+    HISTORY_CHECK,
     Adapter,
     AdapterError,
     BadFrame,
@@ -45,6 +46,7 @@ from holdfast.adapters.slack_history import (
     overheard,
     readable,
     remember,
+    untold,
 )
 from holdfast.messages import Attachment, Inbound, Outbound, Receipt
 from holdfast.supervision import Cause, Kind
@@ -96,11 +98,13 @@ class Slack(Adapter):
         max_text=4000,
         edits=True,
         rate_chat=Rate(1.0, 3),  # "one message per second per channel", short bursts allowed
+        history_check=HISTORY_CHECK,
     )
 
     def __init__(self, settings: SlackSettings, tools: Tools) -> None:
         self._settings, self._tools = settings, tools
         self._api = Api(settings.api_url, settings.bot_token, settings.app_token)
+        self._me: Bot | None = None
         self._readers = 0
         """Connections that take in events right now; two while one replaces the other."""
         self._others = 0
@@ -134,7 +138,7 @@ class Slack(Adapter):
     async def run(self, link: Link) -> None:
         """See `Adapter.run`."""
         link.step("auth")
-        me = await self._api.whoami(link.http)
+        self._me = me = await self._api.whoami(link.http)
         link.step("open")
         url = await self._api.open(link.http)
         link.step("connect")
@@ -195,6 +199,12 @@ class Slack(Adapter):
             if overheard(message, message.channel):
                 link.cursor["overhears"] = True
         return taken
+
+    async def overlooked(self, link: Link) -> str | None:
+        """See `Adapter.overlooked`. What another socket of the app may have got proves nothing."""
+        if self._me is None or self._others or not readable(self._me):
+            return None
+        return await untold(self._api, link, self._me)
 
     # -- calls --------------------------------------------------------------------------------
 

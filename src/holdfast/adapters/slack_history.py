@@ -11,6 +11,7 @@ conversations.replies). The link's cursor holds
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -51,6 +52,9 @@ TYPES: Final = {
     "im": "im",
 }
 """Scopes and types of chats; ``X:history`` reads messages and ``X:read`` lists the chats."""
+
+LOOKS: Final = 5
+"""Chats and threads looked at while the stream is quiet."""
 
 GONE: Final = frozenset(
     f"slack_{error}"
@@ -114,6 +118,35 @@ def readable(bot: Bot) -> bool:
     return bot.scopes is None or any(f"{scope}:history" in bot.scopes for scope in TYPES)
 
 
+# -- looking ----------------------------------------------------------------------------------
+
+
+async def untold(api: Api, link: Link, me: Bot) -> str | None:
+    """A message for us beyond our place, where people wrote last. Raises AdapterError."""
+    mark, chats = link.cursor["mark"], link.cursor.get("chats", ())[-LOOKS:]
+    threads = [key.split(":") for key in link.cursor.get("threads", ())[-LOOKS:]]
+    places = [
+        *(("conversations.history", {"channel": chat}) for chat in chats),
+        *(("conversations.replies", {"channel": chat, "ts": ts}) for chat, ts in threads),
+    ]
+    for method, place in places:
+        params = place | {"oldest": mark, "limit": "15"}  # all that any app may ask for
+        try:
+            page = await api.call(link.http, method, Page, params)
+        except SendFailed as refused:
+            if refused.cause.kind is not Kind.REFUSED:
+                raise
+            continue  # a chat that is no longer ours, or not for us to read
+        for raw in page.messages:
+            with contextlib.suppress(BadFrame):
+                message = decode(Message, bytes(raw))
+                if _seconds(message.ts) > _seconds(mark):
+                    taken = _for_us(link, message, place["channel"], me)
+                    if taken is not None:
+                        return f"message {taken.id}"
+    return None
+
+
 # -- catching up ------------------------------------------------------------------------------
 
 
@@ -155,17 +188,11 @@ class CatchUp:
             self._trouble["chats"] = f"only {ASKED} of {len(chats)} chats were asked"
         for chat in chats[:ASKED]:
             found = await self._said_in(chat)
-            messages = [self._taken(message, chat) for message in found]
+            messages = [_for_us(self._link, message, chat, self._me) for message in found]
             new = [message for message in messages if message is not None]
             if new:
                 await self._link.deliver(*new)
             self._newest += [(message, chat) for message in found[-1:]]
-
-    def _taken(self, message: Message, chat: str) -> Inbound | None:
-        taken = inbound(message, chat, self._me)
-        if taken is None or taken.private or taken.mentioned:
-            return taken
-        return taken if self._link.cursor.get("overhears") else None
 
     async def _chats(self) -> list[str]:
         """Where to look, the most recently used first."""
@@ -247,6 +274,14 @@ class CatchUp:
             except BadFrame as error:
                 self._link.skip(str(error), bytes(raw))
         return messages
+
+
+def _for_us(link: Link, message: Message, chat: str, me: Bot) -> Inbound | None:
+    """What the stream would have brought of a message in a history."""
+    taken = inbound(message, chat, me)
+    if taken is None or taken.private or taken.mentioned:
+        return taken
+    return taken if link.cursor.get("overhears") else None
 
 
 def _may(scopes: frozenset[str] | None, scope: str, *rights: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from holdfast.cli.exits import CommandFailed, Exit
-from holdfast.errors import ConfigError, HoldfastError, StoreError
+from holdfast.errors import AccountInUse, ConfigError, HoldfastError, StoreError
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -54,9 +54,9 @@ def _exit_of(error: Exception) -> Exit:
     match error:
         case CommandFailed():
             return error.exit
+        case AccountInUse() | StoreError(code="store_in_use"):
+            return Exit.IN_USE
         case ConfigError():
             return Exit.CONFIG
-        case StoreError(code="store_in_use"):
-            return Exit.IN_USE
         case _:
             return Exit.FAILED

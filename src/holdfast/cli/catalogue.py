@@ -210,10 +210,9 @@ COMMANDS = {
             "lab",
             _HERE + "lab:crash",
             "prove what is promised; needs no account and no network",
-            "Prove what is promised, on simulated platforms. `run` plays one of the ninety ways in "
-            "which connections die, `score` plays all of them on all platforms, `crash` kills a "
-            "gateway every few seconds and compares what was said, heard and kept. Exits with 0 "
-            "only if every promise was kept, with 3 if a mode can not happen on a platform.",
+            "Prove what is promised, on simulated platforms: `run` plays one of ninety ways to "
+            "die, `score` all of them, `chaos` and `soak` many at once, `crash` kills a gateway "
+            "every few seconds. Exits with 0 only if every promise was kept.",
             "holdfast lab run zombie-half-open --platform qqbot",
         ),
         Command(
@@ -278,6 +277,19 @@ LAB = {
         "play every failure mode on every platform",
         "Play the failure modes on the platforms, for each subject, and write the table of what "
         "was survived. Exits with 1 when Holdfast failed anywhere.",
+    ),
+    "chaos": Verb(
+        "chaos",
+        "let a nemesis loose on all platforms at once",
+        "Break networks and let platforms misbehave by chance, on all of them at once, and judge "
+        "every account by the laws. A failure is played again with ever fewer moves until the "
+        "shortest plan that shows it is found. Ends with a line of JSON.",
+    ),
+    "soak": Verb(
+        "soak",
+        "the same for hours, and watch for leaks",
+        "Let the nemesis loose on Holdfast as a process, in real time, and watch its use of "
+        "memory, descriptors and threads for slopes. Ends with a line of JSON.",
     ),
     "crash": Verb(
         "crash",

@@ -21,7 +21,7 @@ class Exit(IntEnum):
     UNANSWERED = 4
     """The gateway is not running, or does not answer."""
     IN_USE = 75
-    """Another gateway runs on the same state directory."""
+    """Another gateway runs on the same state directory, or uses an account of this one."""
     CONFIG = 78
     """The configuration can not be used; starting again will not help."""
 

@@ -44,7 +44,7 @@ def list_modes(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """``holdfast lab run``."""
     _known(args.mode, _modes(), "failure mode")
-    _known(args.subject, _subjects(), "subject")
+    _ready(args.subject)
     variants = _modes()[args.mode].variants
     if args.variant is not None:
         _known(args.variant, variants, f"variant of {args.mode}")
@@ -66,9 +66,11 @@ def score(args: argparse.Namespace) -> int:
         _known(name, _modes(), "failure mode")
     subjects = args.subject or ["holdfast"]
     for name in subjects:
-        _known(name, _subjects(), "subject")
+        _ready(name)
     engine, page = import_module("holdfast.lab.score"), import_module("holdfast.lab.score_page")
-    wanted = list(engine.cells(subjects, args.mode, args.platform, quick=args.quick))
+    wanted = list(
+        engine.cells(subjects, args.mode, args.platform, quick=args.quick, runs=args.runs)
+    )
     done = 0
 
     def told(result: Result) -> None:
@@ -97,6 +99,24 @@ def crash(args: argparse.Namespace) -> int:
     return int(main(args.minutes, args.seed, args.platform, quiet=quiet))
 
 
+def chaos(args: argparse.Namespace) -> int:
+    """``holdfast lab chaos``."""
+    return _chaos(args, args.minutes * 60, real=args.real)
+
+
+def soak(args: argparse.Namespace) -> int:
+    """``holdfast lab soak``."""
+    return _chaos(args, args.hours * 3_600, real=True)
+
+
+def _chaos(args: argparse.Namespace, seconds: float, *, real: bool) -> int:
+    clock = import_module("holdfast.lab.mode").Clock
+    main = import_module("holdfast.lab.chaos").main
+    chosen = clock.REAL if real else clock.SIMULATED
+    quiet = args.json and not sys.stderr.isatty()
+    return int(main(seconds, args.seed, args.platform, chosen, quiet=quiet))
+
+
 def _modes() -> dict[str, Any]:
     return dict(import_module("holdfast.lab.modes").MODES)
 
@@ -111,6 +131,14 @@ def _known(name: str, names: Collection[str], what: str) -> None:
         near = difflib.get_close_matches(name, names, n=1)
         meant = f"did you mean {near[0]}?" if near else "`holdfast lab list` names them"
         raise CommandFailed(f"there is no {what} {name!r}", meant, Exit.USAGE)
+
+
+def _ready(name: str) -> None:
+    """Raises CommandFailed for a subject that there is not, or that can not be run here."""
+    _known(name, _subjects(), "subject")
+    clock = import_module("holdfast.lab.mode").Clock.REAL
+    if missing := _subjects()[name](clock).missing():
+        raise CommandFailed(f"{name} can not be put to the test here", missing, Exit.USAGE)
 
 
 def _line(result: Result) -> str:

@@ -38,8 +38,30 @@ def add(sub: argparse.ArgumentParser, verb: str) -> None:
             )
             sub.add_argument("--quick", action="store_true", help="only the modes of the quick set")
             sub.add_argument(
+                "--runs",
+                type=int,
+                choices=range(1, 11),
+                metavar="N",
+                help="play each so often, up to 10 times (default: Holdfast once, others 3 times)",
+            )
+            sub.add_argument(
                 "--out", type=Path, metavar="DIR", help="write score.json, score.md and score.html"
             )
+        case "chaos":
+            _hours(
+                sub, "--minutes", 60.0, "minutes that are played, in simulated time (default: 60)"
+            )
+            _seed(sub)
+            _platforms(sub)
+            sub.add_argument(
+                "--real",
+                action="store_true",
+                help="in real time, with Holdfast as a process of its own",
+            )
+        case "soak":
+            _hours(sub, "--hours", 1.0, "hours of real time (default: 1)")
+            _seed(sub)
+            _platforms(sub)
         case "crash":
             sub.add_argument(
                 "--minutes",
@@ -48,12 +70,7 @@ def add(sub: argparse.ArgumentParser, verb: str) -> None:
                 metavar="N",
                 help="how long users write (default: 1); the end takes a little longer",
             )
-            sub.add_argument(
-                "--seed",
-                type=int,
-                metavar="S",
-                help="repeat the choices of another run (default: new)",
-            )
+            _seed(sub)
             _platforms(sub)
 
 
@@ -77,3 +94,13 @@ def _platforms(sub: argparse.ArgumentParser) -> None:
         metavar="PLATFORM",
         help=PLATFORM_HELP,
     )
+
+
+def _seed(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--seed", type=int, metavar="S", help="repeat the choices of another run (default: new)"
+    )
+
+
+def _hours(sub: argparse.ArgumentParser, option: str, default: float, help: str) -> None:
+    sub.add_argument(option, type=length_of_time, default=default, metavar="N", help=help)

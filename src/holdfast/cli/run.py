@@ -19,6 +19,7 @@ from holdfast.cli.exits import CommandFailed, Exit
 from holdfast.cli.journal import JOURNAL
 from holdfast.config import Config, load
 from holdfast.errors import ConfigError, StoreError
+from holdfast.gateway.claims import Claims
 from holdfast.gateway.gateway import Gateway
 from holdfast.observe.history import FILE_NAME, History
 from holdfast.store.journal import open_journal
@@ -86,7 +87,7 @@ async def serve(path: Path, redaction: logs.Redaction) -> Exit:
 
 
 async def _start(config: Config, store: Store, history: History) -> Gateway:
-    gateway = Gateway(config, store)
+    gateway = Gateway(config, store, claims=Claims())
     await history.start()
     gateway.listeners.append(history.report)
     try:

@@ -4,7 +4,7 @@ with the next one."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -63,13 +63,14 @@ class Journal(MemoryStore):
         messages: Sequence[Inbound],
         cursor: Mapping[str, Any] | None,
         dropped: Mapping[str, str] | None = None,
+        begun: Collection[str] = (),
     ) -> list[Received]:
         """See `holdfast.store.protocol.Store.receive`."""
         if not messages or self._armed is None:
-            return await super().receive(account, messages, cursor, dropped)
+            return await super().receive(account, messages, cursor, dropped, begun)
         moment, self._armed = self._armed, None
         if moment is Moment.AFTER_COMMIT:
-            await super().receive(account, messages, cursor, dropped)
+            await super().receive(account, messages, cursor, dropped, begun)
         self.reached.set()
         await self._dead.wait()
         raise StoreError("crashed", "the process has died")

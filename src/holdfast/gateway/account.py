@@ -11,9 +11,9 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -50,6 +50,31 @@ class AccountTools:
 
     http: Http
     hook_url: str | None = None
+
+
+class Handlers(Protocol):
+    """Who asks agents about what comes in; see `holdfast.gateway.lanes.Lanes`."""
+
+    async def reserve(self, messages: Iterable[Inbound]) -> Collection[str]:
+        """Ids of messages whose handlers start as soon as they are stored."""
+
+    async def settle(
+        self, messages: Iterable[Inbound], reserved: Collection[str], rows: Iterable[Received]
+    ) -> None:
+        """They were stored as these rows, or were not."""
+
+
+class Unasked:
+    """Nobody is asked yet: implements `Handlers`."""
+
+    async def reserve(self, messages: Iterable[Inbound]) -> Collection[str]:
+        """None."""
+        return ()
+
+    async def settle(
+        self, messages: Iterable[Inbound], reserved: Collection[str], rows: Iterable[Received]
+    ) -> None:
+        """Nothing was kept."""
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -99,10 +124,13 @@ class Account(Shell):
         self._ready_at: float | None = None
         """Unix seconds since when a connection has been ready, without a break."""
         self._on_report, self._on_received = on_report, on_received
+        self.handlers: Handlers = Unasked()
         self._on_recipient_back, self._clock = on_recipient_back, clock
         self._proof_before: float | None = None
         """Unix seconds of the last proof of life on the last connection that was ready."""
         self._was_ready = False
+        self._deaf_since: float | None = None
+        """Unix seconds since which the last connection has lived without delivering."""
         self._wanted = False
         self._remembered_at = float("-inf")
         self._background: set[asyncio.Task[None]] = set()
@@ -150,7 +178,7 @@ class Account(Shell):
     def _told(self, report: Report) -> None:
         if report.view.state is State.CONNECTING:
             self._proof_before, self._was_ready = self._last_proof(), False
-            self._ready_at = None
+            self._deaf_since = self._ready_at = None
         if report.view.state in (State.LIVE, State.BACKOFF, State.BLOCKED):
             self._spawn(self._remember(), "remember")
         self._on_report(self, report)
@@ -183,18 +211,33 @@ class Account(Shell):
 
     async def _take_in(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
         dropped = self._passed_over(messages)
+        wanted = [message for message in messages if message.id not in dropped]
+        begun = await self.handlers.reserve(wanted)
+        new: list[Received] = []
         try:
-            new = await self._store.receive(self.name, messages, cursor, dropped)
+            new = await self._received(messages, cursor, dropped, begun)
+            if new:
+                self.received += len(new)
+                self.last_inbound = self._clock()
+                rows = [row for row in new if row.state is not InboxState.DROPPED]
+                self.passed_over += len(new) - len(rows)
+                self._on_received(self, rows)
+        finally:
+            await self.handlers.settle(wanted, begun, new)
+
+    async def _received(
+        self,
+        messages: tuple[Inbound, ...],
+        cursor: Mapping[str, Any],
+        dropped: Mapping[str, str],
+        begun: Collection[str],
+    ) -> list[Received]:
+        try:
+            return await self._store.receive(self.name, messages, cursor, dropped, begun)
         except StoreError as error:
             if error.code != "store_refused" or not messages:
                 raise
-            new = await self._one_by_one(messages, cursor, dropped)
-        if new:
-            self.received += len(new)
-            self.last_inbound = self._clock()
-            wanted = [row for row in new if row.state is InboxState.RECEIVED]
-            self.passed_over += len(new) - len(wanted)
-            self._on_received(self, wanted)
+            return await self._one_by_one(messages, cursor, dropped, begun)
 
     def _passed_over(self, messages: tuple[Inbound, ...]) -> dict[str, str]:
         """What the backlog policy leaves unhandled, and why."""
@@ -207,12 +250,13 @@ class Account(Shell):
         messages: tuple[Inbound, ...],
         cursor: Mapping[str, Any],
         dropped: Mapping[str, str],
+        begun: Collection[str],
     ) -> list[Received]:
         """One of them can not be stored, ever: it must not come back and end each connection."""
         new: list[Received] = []
         for message in messages:
             try:
-                new += await self._store.receive(self.name, (message,), None, dropped)
+                new += await self._store.receive(self.name, (message,), None, dropped, begun)
             except StoreError as error:
                 if error.code != "store_refused":
                     raise
@@ -251,6 +295,10 @@ class Account(Shell):
         )
         self._spawn(self._store.add_gap(self.name, gap), "gap")
 
+    def deaf(self, since: float) -> None:
+        """What a connection received after this moment proves that it lived, and no more."""
+        self._deaf_since = self.wall(since)
+
     def skipped(self, what: str, raw: bytes | str) -> None:
         """One message could not be understood: count it and keep a sample in the log."""
         self.skipped_frames += 1
@@ -277,7 +325,9 @@ class Account(Shell):
         What a peer says before it lets us in proves that it lives, not that messages came in.
         """
         proof = self.view().last_proof
-        return self.wall(proof) if self._was_ready and proof is not None else self._proof_before
+        if not self._was_ready or proof is None:
+            return self._proof_before
+        return self.wall(proof) if self._deaf_since is None else self._deaf_since
 
     # -- memory over restarts -----------------------------------------------------------------
 

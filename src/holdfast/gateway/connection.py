@@ -26,6 +26,7 @@ from holdfast.adapter import (
     WebSocketClosed,
 )
 from holdfast.gateway.classify import classified
+from holdfast.gateway.deafness import DeafnessWatch
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.net import HttpClient
 from holdfast.gateway.websocket import LiveWebSocket
@@ -86,6 +87,9 @@ class Host(Protocol):
     def missed(self, reason: str, since: float | None) -> None:
         """Messages may be missing."""
 
+    def deaf(self, since: float) -> None:
+        """No event came over a live connection since then (on the loop's clock)."""
+
     def skipped(self, what: str, raw: bytes | str) -> None:
         """One message could not be understood."""
 
@@ -111,6 +115,11 @@ class Connection:
         self._then: list[Callable[[], Awaitable[None]]] = []
         self._over = False
         self._acks = 0
+        self._watch = DeafnessWatch(
+            host.adapter, self, host.name, spawn=self._help, deaf=self._end_deaf
+        )
+        self._verdict: Cause | None = None
+        """Why we ended it ourselves."""
 
     # -- driven by the account ----------------------------------------------------------------
 
@@ -147,8 +156,14 @@ class Connection:
 
     def abandon(self) -> None:
         """It ignores even that: forget it. What it still says is a former generation's word."""
+        self._watch.stop()
         self._client.abort()
         self._over = True
+
+    def _end_deaf(self, cause: Cause, since: float) -> None:
+        self._verdict = cause
+        self._host.deaf(since)
+        self.close()
 
     def _launch(self, work: Callable[[], Awaitable[None]], what: str) -> None:
         name = f"{self._host.name} #{self.generation} {what}"
@@ -168,6 +183,7 @@ class Connection:
                 await self._client.close()
 
     def _done(self, task: asyncio.Task[None]) -> None:
+        self._watch.stop()
         self._client.abort()
         for helper in self._helpers:
             helper.cancel()
@@ -177,7 +193,9 @@ class Connection:
                 task.exception()
             return
         if task.cancelled():
-            error: BaseException | None = asyncio.CancelledError()
+            error: BaseException | None = (
+                Disconnect(self._verdict) if self._verdict else asyncio.CancelledError()
+            )
         else:
             error = task.exception()
         self._host.post(Ended(self.generation, self._cause(error)))
@@ -244,6 +262,7 @@ class Connection:
         """See `holdfast.adapter.Link.ready`."""
         if not self._over:
             self._host.continued(continuity)
+            self._watch.begin()
         self._host.post(Ready(self.generation, beat, silence, grace, resumable))
 
     def alive(self) -> None:
@@ -316,6 +335,7 @@ class Connection:
         """See `holdfast.adapter.Link.take`."""
         self._still_ours()
         if message is not None:
+            self._watch.heard()
             self._taken.append(message)
         if not self._taken:
             if then is not None:
@@ -329,6 +349,8 @@ class Connection:
     async def deliver(self, *messages: Inbound) -> None:
         """See `holdfast.adapter.Link.deliver`."""
         self._still_ours()
+        if messages:
+            self._watch.heard()
         taken, self._taken = self._taken, []
         then, self._then = self._then, []
         messages = (*taken, *messages)
@@ -344,6 +366,8 @@ class Connection:
             killpoints.reach("after-persist")
         for call in then:
             await call()
+        if then:
+            killpoints.reach("after-ack")
 
     async def commit(self) -> None:
         """See `holdfast.adapter.Link.commit`."""

@@ -21,6 +21,7 @@ from holdfast.config import AccountConfig, Config, check_identities
 from holdfast.errors import StoreError
 from holdfast.gateway.account import Account, AccountTools
 from holdfast.gateway.alerting import Alerting
+from holdfast.gateway.claims import Claims, Owned
 from holdfast.gateway.dns import Resolver
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.lanes import Lanes, Limits
@@ -99,12 +100,14 @@ class Gateway:
         clock: Callable[[], float] = time.time,
         service: ServiceManager | None = None,
         watchdog: LoopWatchdog | None = None,
+        claims: Claims | None = None,
         suspend: SuspendDetector | None = None,
         tls: ssl.SSLContext | None = None,
         pulse: float = PULSE,
     ) -> None:
-        """``tls`` says whom to trust, by default whom the system does. ``pulse`` is the time
-        between two looks at the clocks and two status writes at most; tests of days slow it."""
+        """``claims`` keep other gateways of this machine from the accounts; None: nobody is kept.
+        ``tls`` says whom to trust, by default whom the system does. ``pulse`` is the time between
+        two looks at the clocks and two status writes at most; tests of days slow it."""
         self.config, self.store = config, store
         self.desks: dict[str, Desk] = {}
         self.started_at = clock()
@@ -124,6 +127,7 @@ class Gateway:
         )
         self._pulse_every = pulse
         self._service = service or ServiceManager()
+        self._claims = claims
         self._suspend = suspend or SuspendDetector()
         self._pulse: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -135,8 +139,8 @@ class Gateway:
     async def start(self) -> None:
         """Bring every account on its way and return; none waits for another.
 
-        Raises ConfigError for an agent that can not be loaded or a credential used twice, and
-        StoreError when the journal can not be read.
+        Raises ConfigError for an agent that can not be loaded or a credential used twice (its
+        AccountInUse: by another process), and StoreError when the journal can not be read.
         """
         desks = [self._build(account) for account in self.config.accounts.values()]
         self._check_identities(desks)
@@ -168,6 +172,8 @@ class Gateway:
         await self._status.stop()
         self.watchdog.stop()
         await self.store.close()
+        if self._claims is not None:
+            self._claims.release()
 
     async def reload(self, config: Config) -> list[str]:
         """Take over a new configuration; returns what was done, a line per touched account.
@@ -352,6 +358,7 @@ class Gateway:
             clock=self._clock,
             rand=self._rand,
             on_credentials=lambda cause: account.refused(cause),
+            proof=lambda: account.view().last_proof,
         )
         account = Account(
             config.name,
@@ -383,6 +390,7 @@ class Gateway:
             on_owed=sender.put,
             can_type=lambda: account.view().published is Published.CONNECTED,
         )
+        account.handlers = lanes
         return Desk(config, account, lanes, sender)
 
     def _agent(self, config: AccountConfig, whole: Config) -> agents.Agent:
@@ -397,6 +405,17 @@ class Gateway:
             {desk.config.name: identity(desk.account.adapter) for desk in desks},
             str(self.config.path),
         )
+        if self._claims is not None:
+            adapters = {desk.config.name: desk.account.adapter for desk in desks}
+            self._claims.hold(
+                {
+                    # Whoever calls nobody, as a page of ours, takes nothing from anybody.
+                    Owned(adapter.platform, adapter.identity, adapter.endpoint): name
+                    for name, adapter in adapters.items()
+                    if adapter.endpoint
+                },
+                str(self.config.path),
+            )
 
     async def _open(self, desk: Desk) -> None:
         """Take up what the journal holds for the account, then connect."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from holdfast.gateway.patience import Patience
 from holdfast.gateway.stored import stored
 from holdfast.messages import Attachment, Inbound, Outbound, Reply
 from holdfast.splitting import split
-from holdfast.store.protocol import Owed, Received, Store
+from holdfast.store.protocol import InboxState, Owed, Received, Store
 
 log = logging.getLogger("holdfast.lanes")
 
@@ -67,12 +67,54 @@ class Lanes:
         self._on_owed, self._can_type = on_owed, can_type
         self._waiting: dict[str, deque[Received]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._coming: Counter[str] = Counter()
+        """Messages of each chat that are being stored."""
+        self._reserved: set[str] = set()
+        """Ids of those for which a handler's place is kept."""
+        self._begun: set[int] = set()
+        """Rows whose newest attempt is counted, or is being counted, and has not ended."""
+        self._last_chance = asyncio.Lock()
         self._stopping = False
 
     @property
     def depth(self) -> int:
         """Messages received and not yet answered."""
         return sum(len(lane) for lane in self._waiting.values())
+
+    async def reserve(self, messages: Iterable[Inbound]) -> set[str]:
+        """Messages are about to be stored: the ids of those whose handlers will start at once.
+
+        Their first attempts are to be counted in the commit that stores them. For each a handler's
+        place is kept until it is `put`; `settle` must follow in any case. Not for a message behind
+        another one of its chat: the death of a process in that one's handler is not its attempt.
+        Not where one attempt is all there is: a death between commit and handler would use it up.
+        """
+        ids: set[str] = set()
+        for message in messages:
+            chat = message.chat
+            free = not self._slots.locked() and not self._stopping and self._limits.attempts > 1
+            first = chat not in self._tasks and chat not in self._coming
+            if free and first and message.id not in self._reserved:
+                await self._slots.acquire()  # free: it does not wait
+                self._reserved.add(message.id)
+                ids.add(message.id)
+            self._coming[chat] += 1
+        return ids
+
+    async def settle(
+        self, messages: Iterable[Inbound], reserved: Collection[str], rows: Iterable[Received]
+    ) -> None:
+        """``messages`` were stored as ``rows``, or were not: give back the places nobody took."""
+        for message in messages:
+            self._coming[message.chat] -= 1
+            if not self._coming[message.chat]:
+                del self._coming[message.chat]
+        left = self._reserved.intersection(reserved)
+        if left:
+            self._reserved -= left
+            for _ in left:
+                self._slots.release()
+            await asyncio.gather(*(self._release(row) for row in rows if row.message.id in left))
 
     def put(self, rows: list[Received]) -> None:
         """Messages that are in the journal take their places in their lanes."""
@@ -82,6 +124,9 @@ class Lanes:
             chat = row.message.chat
             self._waiting.setdefault(chat, deque()).append(row)
             if chat not in self._tasks:
+                if row.state is InboxState.HANDLING and row.message.id in self._reserved:
+                    self._reserved.remove(row.message.id)
+                    self._begun.add(row.row)
                 task = asyncio.create_task(self._lane(chat), name=f"{self._account} lane")
                 self._tasks[chat] = task
                 task.add_done_callback(_surface)
@@ -99,7 +144,8 @@ class Lanes:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
-            await asyncio.gather(*(self._release(lanes[task]) for task in late))
+            left = [lanes[task] for task in late if lanes[task].row in self._begun]
+            await asyncio.gather(*map(self._release, left))
 
     async def _release(self, row: Received) -> None:
         """A handler that was stopped has not failed."""
@@ -113,41 +159,76 @@ class Lanes:
         lane = self._waiting[chat]
         try:
             while lane:
-                await self._one(lane[0])
-                lane.popleft()
+                if self._is_suspect(lane[0]):
+                    async with self._last_chance:
+                        await self._one(lane[0])
+                else:
+                    await self._one(lane[0])
+                self._begun.discard(lane.popleft().row)
         finally:
             del self._waiting[chat], self._tasks[chat]
+
+    def _is_suspect(self, row: Received) -> bool:
+        """Whether it has one attempt left, and the process died in the one before, perhaps of it.
+
+        Handled one at a time, the guilty one takes no other last attempt down with it.
+        """
+        died = row.state is InboxState.HANDLING and row.row not in self._begun
+        return died and row.attempts >= self._limits.attempts - 1
 
     async def _one(self, row: Received) -> None:
         """Handle one message to its end: answered or buried, and so recorded."""
         tries = 0
-        while not self._stopping:
+        while await self._place(row):
             tries += 1
+            answers: list[Reply] | Exception
             try:
-                async with self._slots:
-                    if self._stopping:
-                        return  # an attempt begun now would only be counted
-                    attempt = await stored(self._account, self._store.begin, row.row)
-                    if attempt > self._limits.attempts:
-                        # Every earlier attempt failed, or took the whole process down with it.
-                        await self._bury(row, f"given up after {attempt - 1} attempts")
-                        return
-                    answers = await self._ask(row.message, attempt)
-            except Exception as error:
-                if attempt >= self._limits.attempts:
-                    await self._bury(row, self._reason(error))
+                attempt = await self._begin(row)
+                if attempt > self._limits.attempts:
+                    # Every earlier attempt failed, or took the whole process down with it.
+                    await self._bury(row, f"given up after {attempt - 1} attempts")
                     return
-                await asyncio.sleep(min(RETRY_FIRST * 2 ** (tries - 1), 60.0))
-            else:
+                answers = await self._ask(row.message, attempt)
+            except Exception as error:
+                answers = error
+            finally:
+                self._slots.release()
+            if isinstance(answers, list):
                 owed = compose(self._account, row.message, answers, self._adapter.traits)
                 # The agent has answered: only the writing is repeated, never the asking.
                 self._on_owed(await stored(self._account, self._store.finish, row.row, owed))
                 return
+            if attempt >= self._limits.attempts:
+                await self._bury(row, self._reason(answers))
+                return
+            self._begun.discard(row.row)
+            await asyncio.sleep(min(RETRY_FIRST * 2 ** (tries - 1), 60.0))
+
+    async def _place(self, row: Received) -> bool:
+        """Take a handler's place, unless it was kept; False when nothing is begun any more."""
+        kept = row.row in self._begun
+        if not kept and not self._stopping:
+            await self._slots.acquire()
+        elif not kept:
+            return False
+        if self._stopping:
+            self._slots.release()
+            if kept:
+                await self._release(row)
+            return False
+        return True
+
+    async def _begin(self, row: Received) -> int:
+        """The number of the attempt that begins, once it is counted."""
+        if row.row in self._begun:
+            return row.attempts
+        self._begun.add(row.row)
+        return await stored(self._account, self._store.begin, row.row)
 
     async def _ask(self, message: Inbound, attempt: int) -> list[Reply]:
         deadline = asyncio.get_running_loop().time() + self._limits.timeout
         turn = Turn(account=self._account, attempt=attempt, deadline=deadline)
-        typing = _Typing(partial(self._typing, message), f"{self._account} typing")
+        typing = _Typing(partial(self._typing, message))
         try:
             killpoints.reach("in-handler")
             return await self._patience(self.agent(message, turn))
@@ -189,13 +270,13 @@ class Lanes:
 class _Typing:
     """Shows that an answer is being written, when that takes a while: most need no task."""
 
-    def __init__(self, show: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        self._show, self._name = show, name
+    def __init__(self, show: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._show = show
         self._task: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(TYPING_AFTER, self._begin)
 
     def _begin(self) -> None:
-        self._task = asyncio.create_task(self._show(), name=self._name)
+        self._task = asyncio.create_task(self._show(), name="typing")
 
     def stop(self) -> None:
         """The answer is there, or never will be."""

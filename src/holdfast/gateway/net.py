@@ -15,6 +15,7 @@ import socket
 import ssl
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from aiohttp.abc import AbstractResolver
 
 from holdfast import __version__
 from holdfast.adapter import HttpFailed, HttpReply, Part, cause_of
+from holdfast.gateway.patience import CancelledInside, Patience
 from holdfast.gateway.proxy import Proxies
 from holdfast.gateway.websocket import POLITE_CLOSE, LiveWebSocket
 from holdfast.supervision import Cause, Kind
@@ -108,6 +110,7 @@ class HttpClient:
         self._resolver, self._tls, self._pool = resolver, tls, pool
         self._proxies = Proxies(proxy)
         self._session: aiohttp.ClientSession | None = None
+        self._patiences: dict[float, Patience] = {}
         self.sockets = SocketSet()
 
     def session(self) -> aiohttp.ClientSession:
@@ -158,23 +161,33 @@ class HttpClient:
         elif parts is not None:
             data = _multipart(parts)
         try:
+            asking = self.session().request(
+                method,
+                url,
+                data=data,
+                params=query,
+                headers=sending,
+                proxy=self._proxies(url),
+                timeout=_limits(timeout),
+                allow_redirects=False,
+                middlewares=(),
+            )
             # Ours for the whole: the library's own would not end a trickling body.
-            async with asyncio.timeout(timeout):
-                async with self.session().request(
-                    method,
-                    url,
-                    data=data,
-                    params=query,
-                    headers=sending,
-                    proxy=self._proxies(url),
-                    timeout=_limits(timeout),
-                    allow_redirects=False,
-                    middlewares=(),
-                ) as answer:
-                    content = await _read(answer, max_body)
+            return await self._patience(timeout)(_answer(asking, max_body))
+        except CancelledInside as error:
+            cause = Cause(Kind.LOST, "client_closed", "the client was closed meanwhile")
+            raise HttpFailed(cause, sent=True) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failure(error) from error
-        return HttpReply(answer.status, answer.headers, content)
+
+    def _patience(self, timeout: float) -> Patience:
+        """That of all requests with this limit."""
+        found = self._patiences.get(timeout)
+        if found is None:
+            if len(self._patiences) >= 64:
+                self._patiences.clear()  # what runs keeps its own
+            found = self._patiences[timeout] = Patience(timeout)
+        return found
 
     async def websocket(
         self,
@@ -250,6 +263,12 @@ def _limits(timeout: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         connect=min(CONNECT_LIMIT, share), sock_connect=min(TCP_LIMIT, share)
     )
+
+
+async def _answer(asking: AbstractAsyncContextManager[Any], limit: int) -> HttpReply:
+    async with asking as answer:
+        content = await _read(answer, limit)
+    return HttpReply(answer.status, answer.headers, content)
 
 
 async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -37,10 +37,25 @@ SETTLE = 1.0
 LIMIT = 3.0
 """Seconds a probe may take; a peer that is alive only in its kernel is not alive."""
 
-SPREAD = 0.05
-"""Seconds between two kicks, so that no 100 ms see more than a few logins."""
+SPREAD = 0.06
+"""Seconds between two kicks: two in 100 ms, and with one whose own wait ends meanwhile three."""
 
 WAITS_FOR_NETWORK = frozenset({Kind.UNREACHABLE, Kind.TIMEOUT, Kind.LOST, Kind.SILENT})
+
+
+class Turns:
+    """Lets one after the other through, `SPREAD` apart, whatever endpoint each was waiting for."""
+
+    def __init__(self, rand: Callable[[], float] = random.random) -> None:
+        self._rand = rand
+        self._free_at = float("-inf")
+
+    async def wait(self) -> None:
+        """Wait for one's turn. A cancelled caller's turn is not given to anybody else."""
+        now = asyncio.get_running_loop().time()
+        turn = max(now, self._free_at)
+        self._free_at = turn + SPREAD * (0.9 + 0.2 * self._rand())
+        await asyncio.sleep(turn - now)
 
 
 class Prober:
@@ -51,11 +66,13 @@ class Prober:
         url: str,
         probe: Callable[[str], Awaitable[bool]],
         *,
+        turns: Turns | None = None,
         rand: Callable[[], float] = random.random,
     ) -> None:
         self.url = url
         self.probes = 0
         self._probe, self._rand = probe, rand
+        self._turns = turns or Turns(rand)
         self._waiting: dict[str, Callable[[], None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -101,8 +118,9 @@ class Prober:
         log.info("endpoint is back url=%s accounts=%d", self.url, len(names))
         for name in names:
             if name in self._waiting:
+                await self._turns.wait()
+            if name in self._waiting:  # still
                 self._waiting[name]()
-            await asyncio.sleep(SPREAD * (0.7 + 0.6 * self._rand()))  # never four in 100 ms
 
 
 class Reachability:
@@ -110,6 +128,7 @@ class Reachability:
 
     def __init__(self, net: Net, *, rand: Callable[[], float] = random.random) -> None:
         self._net, self._rand = net, rand
+        self._turns = Turns(rand)
         self._probers: dict[str, Prober] = {}
         self._client: HttpClient | None = None
         self._netlink: socket.socket | None = None
@@ -149,7 +168,8 @@ class Reachability:
         kind = view.cause.kind if view.cause is not None else None
         if view.published is Published.RETRYING and kind in WAITS_FOR_NETWORK:
             if prober is None:
-                prober = self._probers[endpoint] = Prober(endpoint, self._ask, rand=self._rand)
+                prober = Prober(endpoint, self._ask, turns=self._turns, rand=self._rand)
+                self._probers[endpoint] = prober
             prober.wait(name, kick)
             if view.state is State.BACKOFF and kind in (Kind.UNREACHABLE, Kind.TIMEOUT):
                 prober.hurry()

@@ -38,6 +38,9 @@ log = logging.getLogger("holdfast.sender")
 SEND_LIMIT = 60.0
 """Seconds for one message, uploads included; the adapter's own limits are shorter."""
 
+PROOF_LOOK = 1.0
+"""Seconds between two looks for a sign of life."""
+
 RESEND_LIMIT = 3
 """Tries of unknown fate after which even the policy `resend` asks a person."""
 
@@ -73,15 +76,17 @@ class Sender:
         clock: Callable[[], float] = time.time,
         rand: Callable[[], float] = random.random,
         on_credentials: Callable[[Cause], None] = lambda cause: None,
+        proof: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """``on_credentials`` hears of every send that was refused for its credentials."""
+        """``on_credentials`` hears of every send that was refused for its credentials; ``proof``
+        is when the platform last gave a sign of life, in seconds of the loop, if that is known."""
         self.sent = self.refused = self.unknown = 0
         """Messages accepted, refused for good, and of unknown fate, by this process."""
         self.last_sent: float | None = None
         """Unix seconds of the last acceptance."""
         self._account, self._adapter, self._store = account, adapter, store
         self._ambiguous, self._clock, self._rand = ambiguous, clock, rand
-        self._on_credentials = on_credentials
+        self._on_credentials, self._proof = on_credentials, proof
         self._patience = Patience(SEND_LIMIT)
         self._up = asyncio.Event()
         self._back = asyncio.Event()
@@ -160,10 +165,13 @@ class Sender:
         # Found in the middle of a try: the process died in it, so it may have arrived.
         maybe = row.state is OutboxState.SENDING and not self._adapter.traits.idempotent
         unknowns = row.attempts if row.maybe_doubled else int(maybe)
+        tries, failed_at = 0, 0.0  # of unknown fate, in this process
         reason = "the process died while sending"
         if maybe and await stored(self._account, self._doubtful, row, reason, unknowns):
             return
         while not self._stopping:
+            if tries > 1:
+                await self._sign_of_life(failed_at)
             await self._turn(row.message.chat, ready_at, binding)
             if self._stopping:
                 return
@@ -171,7 +179,8 @@ class Sender:
                 receipt = await self._try(row)
             except Exception as error:
                 failures += 1
-                unknowns += _outcome(error) is Outcome.UNKNOWN
+                if _outcome(error) is Outcome.UNKNOWN:
+                    unknowns, tries, failed_at = unknowns + 1, tries + 1, loop.time()
                 cause = self._cause(error)
                 if cause.kind is Kind.CREDENTIALS:
                     self._on_credentials(cause)
@@ -191,6 +200,20 @@ class Sender:
         receipt = await self._patience(self._adapter.send(row.message))
         killpoints.reach("after-send-before-record")
         return receipt
+
+    async def _sign_of_life(self, since: float) -> None:
+        """Wait for one that is newer than a try of unknown fate, or for the account to go down.
+
+        Two such tries tell of a network that is dead and not yet known to be: a third would be
+        wasted on it, and a person be asked about a message that nobody can have received.
+        """
+        if self._adapter.traits.idempotent:
+            return
+        while self._up.is_set() and not self._stopping:
+            proof = self._proof()
+            if proof is None or proof > since:
+                return
+            await asyncio.sleep(PROOF_LOOK)
 
     async def _turn(self, chat: str, ready_at: float, binding: bool) -> None:
         """Wait for the connection, the server's wait and the rate limits.
@@ -286,6 +309,5 @@ def _outcome(error: Exception) -> Outcome:
 
 
 def _surface(task: asyncio.Task[None]) -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        if task.exception() is not None:
-            log.error("sender ended by a defect", exc_info=task.exception())
+    if not task.cancelled() and task.exception() is not None:
+        log.error("sender ended by a defect", exc_info=task.exception())

@@ -46,6 +46,7 @@ class LiveWebSocket:
         self._ws, self._alive, self._over, self._idle = ws, alive, over, idle
         self._close_code = close_code
         self._ahead = _ReadAhead(ws.receive)
+        self._told = False
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         while True:  # receive() ends it with WebSocketClosed
@@ -68,15 +69,15 @@ class LiveWebSocket:
         """The data of a data frame; None for a control frame. Raises WebSocketClosed."""
         match frame.type:
             case aiohttp.WSMsgType.TEXT | aiohttp.WSMsgType.BINARY:
-                self._alive()
+                self._live()
                 return cast(str | bytes, frame.data)
             case aiohttp.WSMsgType.PING:
-                self._alive()
+                self._live()
                 with contextlib.suppress(ConnectionError, aiohttp.ClientError):
                     await self._ws.pong(frame.data)
                 return None
             case aiohttp.WSMsgType.PONG:
-                self._alive()
+                self._live()
                 return None
             case aiohttp.WSMsgType.CLOSE:
                 raise WebSocketClosed(int(frame.data or 1005), str(frame.extra or ""))
@@ -85,6 +86,16 @@ class LiveWebSocket:
                 raise WebSocketClosed(int(code), str(frame.data))
             case _:
                 raise WebSocketClosed(self._ws.close_code or 1006, "connection lost")
+
+    def _live(self) -> None:
+        """Say so once a turn of the loop: all frames received in one were here when it began."""
+        if not self._told:
+            self._told = True
+            asyncio.get_running_loop().call_soon(self._turned)
+            self._alive()
+
+    def _turned(self) -> None:
+        self._told = False
 
     async def send(self, data: str | bytes) -> None:
         """Send a data frame. Raises WebSocketClosed when the connection is gone."""
@@ -117,7 +128,8 @@ class _ReadAhead:
 
     def __init__(self, receive: Callable[[], Awaitable[aiohttp.WSMessage]]) -> None:
         self._receive = receive
-        self._frames: deque[aiohttp.WSMessage] = deque()
+        self._frames: deque[tuple[aiohttp.WSMessage, int]] = deque()
+        """Each with its cost."""
         self._size = 0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -137,12 +149,12 @@ class _ReadAhead:
                 return _OVER
             self._changed.clear()
             await self._changed.wait()
-        frame = self._frames[0]
+        frame, cost = self._frames[0]
         if frame.type in _GOES_ON:
             self._frames.popleft()
             if self._size >= READ_AHEAD:
                 self._changed.set()
-            self._size -= _cost(frame)
+            self._size -= cost
         return frame
 
     def stop(self) -> None:
@@ -157,8 +169,9 @@ class _ReadAhead:
                 frame = await self._receive()
             except Exception as error:
                 frame = aiohttp.WSMessage(aiohttp.WSMsgType.ERROR, error, None)
-            self._frames.append(frame)
-            self._size += _cost(frame)
+            cost = _cost(frame)
+            self._frames.append((frame, cost))
+            self._size += cost
             self._changed.set()
             while self._size >= READ_AHEAD:
                 self._changed.clear()

@@ -14,6 +14,9 @@ from holdfast.agents import Turn
 from holdfast.lab.faults.blocker import block
 from holdfast.messages import Inbound
 
+EXIT = 9
+"""The status with which ``#exit`` ends the process."""
+
 PARTS = 3
 """Replies to ``#parts``; only the last ends with the token."""
 
@@ -32,10 +35,12 @@ async def answer(message: Inbound, turn: Turn) -> str | Sequence[str]:
             raise RuntimeError("asked to fail")
         case "#fail-once" if turn.attempt == 1:
             raise RuntimeError("asked to fail once")
+        case "#block-once" if turn.attempt == 1:
+            block(float(argument))
         case "#block":
             block(float(argument))
         case "#exit":
-            os._exit(9)
+            os._exit(EXIT)
         case "#attempt":
             return f"attempt {turn.attempt}: {text}"
         case "#parts":

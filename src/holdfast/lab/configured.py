@@ -22,14 +22,16 @@ def document(
     for stage in stages.values():
         if stage.simulator.platform == "whatsapp":  # the one that is asked where it calls us
             settings["hook_url"] = stage.cable.hook_url
-    return {"gateway": settings, "accounts": accounts}
+    # Two gateways at once would meet on the port of the pages.
+    return {"gateway": settings, "web": {"listen": ""}, "accounts": accounts}
 
 
 def write(path: Path, made: Mapping[str, Any]) -> Config:
     """Write a `document` as a file that only its owner reads, and read it."""
     path.touch(mode=0o600)
     tables = {f"accounts.{name}": table for name, table in made["accounts"].items()}
-    path.write_text(_toml({"gateway": made["gateway"], **tables}))
+    others = {name: table for name, table in made.items() if name != "accounts"}
+    path.write_text(_toml({**others, **tables}))
     return build(made, path)
 
 

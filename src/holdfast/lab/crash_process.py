@@ -108,6 +108,11 @@ class Process:
         return self._process is not None and self._process.returncode is None
 
     @property
+    def ended(self) -> int | None:
+        """The exit status of the newest life, negative for a signal; None while it goes on."""
+        return None if self._process is None else self._process.returncode
+
+    @property
     def pid(self) -> int:
         """The present life's process id. Raises RuntimeError when there is none."""
         if self._process is None:

@@ -30,8 +30,9 @@ from holdfast.observe.history import FILE_NAME, History
 from holdfast.store.protocol import Store
 from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Report
+from holdfast.web.cable_api import CableApi
 from holdfast.web.metrics_api import MetricsApi
-from holdfast.web.server import HttpServer
+from holdfast.web.server import Extra, HttpServer
 
 POLICY = {"stable_after": 3.0, "quick_life": 1.0}
 """The demo's faults come seconds apart instead of days: so must the proof of stability."""
@@ -118,7 +119,7 @@ def report(play: Demo, json: bool) -> int:
 
 
 async def _run(seconds: float | None, json: bool, port: int) -> Demo:
-    async with demo() as play, _served(play.gateway, port) as url:
+    async with demo() as play, served(play, port) as url:
         for name, why in play.left_out.items():
             print(f"{name} is left out: {why}", file=sys.stderr)
         showing = asyncio.create_task(show(play, url)) if not json else None
@@ -132,11 +133,13 @@ async def _run(seconds: float | None, json: bool, port: int) -> Demo:
 
 
 @contextlib.asynccontextmanager
-async def _served(gateway: Gateway, port: int) -> AsyncIterator[str]:
-    """The HTTP server while the demo runs; gives its URL. Raises OSError."""
+async def served(play: Demo, port: int = 0) -> AsyncIterator[str]:
+    """The dashboard and the API while the demo runs; gives its URL. Raises OSError."""
+    gateway = play.gateway
     history = History(gateway.config.state_dir / FILE_NAME)
     settings = WebSettings(listen=f"127.0.0.1:{port}")
-    server = HttpServer(gateway, history, [MetricsApi(gateway)], settings=settings)
+    extras: list[Extra] = [MetricsApi(gateway), CableApi(play)]
+    server = HttpServer(gateway, history, extras, settings=settings)
     await history.start()
     try:
         for name, desk in gateway.desks.items():  # they have reported before it was there

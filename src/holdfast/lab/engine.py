@@ -18,6 +18,7 @@ from holdfast.lab.mode import Ability, Clock, Mode
 from holdfast.lab.profile import Profile, profile
 from holdfast.lab.record import Ending, Moment, Record
 from holdfast.lab.scene import Scene, Seat
+from holdfast.lab.simulator import date_by_loop
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Subject
 from holdfast.testing import run_virtual
@@ -59,6 +60,8 @@ class Result:
     took_s: float = 0.0
     """Real seconds."""
     clock: str = Clock.SIMULATED
+    run: int = 1
+    """Which of several runs of the same play it was."""
 
 
 def run(
@@ -97,7 +100,9 @@ def _unable(mode: Mode, variant: str, platform: str, subject: Subject) -> str | 
         return f"{subject.name} does not speak {platform}"
     asked = [need for need in mode.needs(variant) if isinstance(need, Ability)]
     lacking = sorted(need.value for need in asked if need not in subject.abilities)
-    return f"{subject.name} can not {lacking[0]}" if lacking else CAST[platform].missing()
+    if lacking:
+        return f"{subject.name} can not {lacking[0]}"
+    return CAST[platform].missing() or subject.missing()
 
 
 async def _play(
@@ -108,7 +113,9 @@ async def _play(
     home: Path,
     tell: Callable[[str], None],
 ) -> Result:
-    async with _stages(mode, found.platform) as stages:
+    if subject.clock is Clock.SIMULATED:
+        date_by_loop()
+    async with _stages(mode, variant, found.platform) as stages:
         seats = {name: Seat(stage, found) for name, stage in stages.items()}
         policy, gateway = mode.policy, mode.gateway
         async with subject.run(home, stages, policy=policy, gateway=gateway) as running:
@@ -128,10 +135,11 @@ async def _play(
                 accidents=running.accidents(),
             )
     verdicts = [
-        judge(seat.record, mode.expect, found.silence, found.first_wait) for seat in seats.values()
+        judge(seat.record, mode.expect, mode.expect.silence or found.silence, found.first_wait)
+        for seat in seats.values()
     ]
     problems = [problem for verdict in verdicts for problem in verdict.problems]
-    problems += judge_ending(ending)
+    problems += judge_ending(ending, subject.stop_limit)
     record = scene.seat.record
     return Result(
         mode=mode.id,
@@ -168,10 +176,10 @@ def _relative(record: Record, began: float) -> list[tuple[str, float, float | No
 
 
 @contextlib.asynccontextmanager
-async def _stages(mode: Mode, platform: str) -> AsyncIterator[Mapping[str, Stage]]:
+async def _stages(mode: Mode, variant: str, platform: str) -> AsyncIterator[Mapping[str, Stage]]:
     """The platform of each account, open, and told where its web hooks will be found."""
     names = [platform, *(f"{platform}-{n}" for n in range(2, mode.accounts + 1))]
-    authority = _authority() if mode.tls else None
+    authority = _authority() if variant in mode.tls else None
     async with contextlib.AsyncExitStack() as stack:
         stages: dict[str, Stage] = {}
         for name in names:

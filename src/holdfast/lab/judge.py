@@ -93,10 +93,10 @@ def judge(
     return Verdict(figures, tuple(problems))
 
 
-def judge_ending(ending: Ending) -> tuple[str, ...]:
+def judge_ending(ending: Ending, stop_limit: float = STOP) -> tuple[str, ...]:
     """What was wrong with how the subject as a whole went."""
     problems = [*ending.accidents]
-    if ending.stop_s > STOP:
+    if ending.stop_s > stop_limit:
         problems.append(f"the stop took {ending.stop_s:.1f} s")
     before, after = ending.before, ending.after
     for what, grown, free in (

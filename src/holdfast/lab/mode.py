@@ -7,7 +7,7 @@ out or declines with a reason, and so it follows from the data where a mode appl
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +26,10 @@ AT_ONCE: Final = 2.0
 
 BACK: Final = 6.0
 """Seconds from the healing of a network until the account is connected again, at the worst."""
+
+
+LONG: Final = 180.0
+"""Seconds of mere waiting beyond which a play is one of `Ability.HOURS`."""
 
 
 class Group(StrEnum):
@@ -68,6 +72,9 @@ class Ability(Enum):
     LOG = "keep a log that the lab can read"
     ASK = "be asked how it is, from outside"
     TWICE = "run beside a second one of its kind"
+    SEVERAL = "look after several accounts in one play"
+    SETTINGS = "be given the settings that the mode is about"
+    HOURS = "be waited for longer than 180 s: its time is real"
 
 
 class Play(Enum):
@@ -117,6 +124,7 @@ class Play(Enum):
     LOSE_SEND_ANSWER = "take the bot's next message and cut the connection instead of answering"
     SEND_THROTTLED = "refuse the bot's next message as too frequent, once"
     SKEWED = "judge signatures and dates by a clock that is an hour off"
+    DOWN = "stop its server, until a step starts it again"
 
 
 Doing = Callable[["Scene"], Awaitable[None]]
@@ -129,6 +137,8 @@ class Step:
     words: str
     do: Doing = field(repr=False)
     needs: frozenset[Play | Ability] = frozenset()
+    lasts: float = 0.0
+    """Seconds it takes at the least, whatever the subject does."""
 
     def __str__(self) -> str:
         return self.words
@@ -140,6 +150,8 @@ class Expect:
 
     detect: float | None = None
     """Seconds from a fault until the status says otherwise than connected; None: it need not."""
+    silence: float | None = None
+    """Seconds for which `connected` may be a lie; None: the platform's silence limit."""
     recover: float | None = BACK
     """Seconds from a fault's healing until connected and listening again; None: it need not."""
     undisturbed: bool = False
@@ -182,10 +194,12 @@ class Mode:
     """Overrides of the supervision policy, where the mode is about them."""
     gateway: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the whole subject, where the mode is about them."""
-    tls: bool = False
-    """Whether the platform speaks TLS, with certificates of the lab's own authority."""
+    tls: Collection[str] = ()
+    """Variants in which the platform speaks TLS, with certificates of the lab's own authority."""
     quick: bool = False
     """Whether it belongs to the quick set."""
+    slow: frozenset[str] = frozenset()
+    """Variants that the quick set leaves out, as they last for hours."""
 
     def __post_init__(self) -> None:
         if not self.variants or not all(self.variants.values()):
@@ -193,4 +207,11 @@ class Mode:
 
     def needs(self, variant: str) -> frozenset[Play | Ability]:
         """What a variant asks of platform and subject."""
-        return frozenset().union(*(step.needs for step in self.variants[variant]))
+        steps = self.variants[variant]
+        derived = {
+            Ability.SEVERAL: self.accounts > 1,
+            Ability.SETTINGS: bool(self.account or self.gateway),
+            Ability.HOURS: sum(step.lasts for step in steps) > LONG,
+        }
+        asked = frozenset(ability for ability, needed in derived.items() if needed)
+        return asked.union(*(step.needs for step in steps))

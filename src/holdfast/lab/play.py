@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from holdfast.gateway.gateway import Gateway
 from holdfast.lab.faults.relay import Relay
-from holdfast.lab.stage import DEFAULT_LIMIT, SAMPLE, Stage, Verdict
+from holdfast.lab.stage import DEFAULT_LIMIT, SAMPLE, Fault, Stage, Verdict
 
 READY = 20.0
 """Seconds in which all platforms should be connected; the play begins in any case."""
@@ -84,6 +84,34 @@ class Demo:
         self.told = 0
         """How many things happened in all."""
         self._ended = False
+        self._held: dict[str, Fault] = {}
+        """Platforms whose cable a person has pulled."""
+
+    # -- a person's hand ----------------------------------------------------------------------
+
+    def cables(self) -> dict[str, bool]:
+        """Account -> whether its cable is out, by whomever."""
+        return {name: stage.cable.broken for name, stage in self.stages.items()}
+
+    def pull(self, name: str) -> None:
+        """Pull a cable; the play leaves it alone until it is put back. Idempotent."""
+        if name not in self._held:
+            self._held[name] = self._strike(self.stages[name], PULLED)
+
+    def put_back(self, name: str) -> None:
+        """Put a cable back, whoever has pulled it. Idempotent."""
+        stage = self.stages[name]
+        fault = self._held.pop(name, None)
+        if fault is not None:
+            stage.heal(fault)
+        elif stage.cable.broken:
+            stage.cable.heal()
+
+    async def _let_go(self, name: str) -> None:
+        while name in self._held:  # noqa: ASYNC110 - a person takes seconds
+            await asyncio.sleep(SAMPLE)
+
+    # -- the play -----------------------------------------------------------------------------
 
     async def play(self, seconds: float | None) -> None:
         """Chat and break things for so long (None: until cancelled), then let it settle."""
@@ -98,6 +126,8 @@ class Demo:
             if window is not None:
                 await asyncio.sleep(window)
                 self._ended = True
+                for name in list(self._held):
+                    self.put_back(name)
                 await asyncio.wait(actors, timeout=SETTLE)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SETTLE + REDELIVERY):
@@ -154,18 +184,23 @@ class Demo:
                 return
             trick = min(fits, key=lambda trick: played[trick.name])
             played[trick.name] += 1
+            await self._let_go(stage.name)
             await self._one(stage, trick)
             await asyncio.sleep(QUIET)
 
     async def _one(self, stage: Stage, trick: Trick) -> None:
-        limit = DEFAULT_LIMIT if stage.called else trick.limit
-        fault = stage.strike(trick.name, lambda: stage.cable(trick.switch), limit=limit)
-        self._tell(f"{stage.name}: {trick.name}")
+        fault = self._strike(stage, trick)
         await asyncio.sleep(trick.seconds)
+        await self._let_go(stage.name)
         stage.heal(fault)
         self._tell(f"{stage.name}: cable back")
         await stage.all_recovered()
         self._tell(f"{stage.name}: connected again after {fault.recovery or 0.0:.1f} s")
+
+    def _strike(self, stage: Stage, trick: Trick) -> Fault:
+        limit = DEFAULT_LIMIT if stage.called else trick.limit
+        self._tell(f"{stage.name}: {trick.name}")
+        return stage.strike(trick.name, lambda: stage.cable(trick.switch), limit=limit)
 
     def _tell(self, text: str) -> None:
         self.events.append(text)

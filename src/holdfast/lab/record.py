@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from holdfast.lab.checker import History
 from holdfast.lab.subjects import Left
+
+STOPS: Final = ("stopping", "stopped")
+"""States that the lab itself brings about: they tell of no fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,7 @@ class Record:
     def follow(self, moment: Moment) -> None:
         """Take note of how things are now. Only what has changed is kept."""
         last = self.moments[-1] if self.moments else None
-        if moment.generation is not None and moment.generation != (last and last.generation):
+        if moment.generation and moment.generation != (last and last.generation):
             self.opens.append(moment.at)
         if last is None or not _same(last, moment):
             self.moments.append(moment)
@@ -94,6 +98,8 @@ class Record:
     def _told(self, fault: Fault, moment: Moment) -> bool:
         """Whether the status has said that something is wrong: by its state, or by having begun
         anew since, for a reader may be too slow to see the moment between."""
+        if moment.state in STOPS:
+            return False
         if moment.state not in (None, "connected"):
             return True
         before = [m.generation for m in self.moments if m.at <= fault.began and m.generation]

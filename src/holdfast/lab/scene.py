@@ -91,13 +91,14 @@ class Seat:
         """Take note of the answers that have come since the last look; whether there were any."""
         heard = self.simulator.heard[self._read :]
         self._read += len(heard)
+        said = {asked.token for asked in self.said}
         for one in heard:
-            words = one.text.split()
-            answer = Answer(token=words[-1] if words else "", chat=one.chat)
-            if one.edit_of is None:
-                self.heard.append(answer)
-            self.heard_at.setdefault(answer.token, now)
-            self.waiting.discard((answer.chat, answer.token))
+            # One answer may be to several messages at once.
+            for token in filter(said.__contains__, dict.fromkeys(one.text.split())):
+                if one.edit_of is None or token not in self.heard_at:
+                    self.heard.append(Answer(token=token, chat=one.chat))
+                self.heard_at.setdefault(token, now)
+                self.waiting.discard((one.chat, token))
         return bool(heard)
 
     def owed(self, chat: str | None = None) -> int:
@@ -196,6 +197,10 @@ class Scene:
     def wall(self) -> float:
         """Unix seconds that pass as the loop's do."""
         return self._wall + self.now()
+
+    def slept(self, seconds: float) -> None:
+        """The whole machine has slept: the time of day went on, the loop's clock did not."""
+        self._wall += seconds
 
     # -- notes --------------------------------------------------------------------------------
 
@@ -344,6 +349,7 @@ FREEZE: Final = partial(Relay.stall, new=True)
 """The server stands still (T2): its kernel takes every connection, and nobody answers."""
 
 SWITCHES: Final[Mapping[str, Callable[..., None]]] = {
+    "pass": Relay.pass_,
     "hole": Relay.hole,
     "hole_in": Relay.hole_in,
     "cut": Relay.cut,

@@ -11,17 +11,20 @@ import multiprocessing
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result, run
 from holdfast.lab.mode import Clock
 from holdfast.lab.modes import MODES
-from holdfast.lab.subjects.registry import subject
+from holdfast.lab.subjects.registry import HOLDFAST, subject
 
-AT_ONCE: Final = 6
+AT_ONCE: Final = 3
 """Plays on the real clock at the same time for each core."""
+
+PEER_RUNS: Final = 3
+"""How often a peer plays everything: on the real clock nothing repeats itself exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Cell:
     variant: str
     platform: str
     subject: str
+    run: int = 1
 
 
 def cells(
@@ -40,22 +44,32 @@ def cells(
     platforms: Collection[str] = (),
     *,
     quick: bool = False,
+    runs: int | None = None,
 ) -> Iterator[Cell]:
-    """All plays of some modes on some platforms; none named means all of them."""
+    """All plays of some modes on some platforms; none named means all that a subject speaks.
+
+    ``runs``: how often each is played; None: Holdfast once, and a peer `PEER_RUNS` times.
+    """
     for mode in MODES.values():
         if (modes and mode.id not in modes) or (quick and not mode.quick):
             continue
         for variant in mode.variants:
-            for platform in platforms or CAST:
-                for name in subjects:
-                    yield Cell(mode.id, variant, platform, name)
+            if quick and variant in mode.slow:
+                continue
+            for name in subjects:
+                one = subject(name, mode.clock)
+                times = runs or (1 if name == HOLDFAST else PEER_RUNS)
+                for platform in platforms or (p for p in CAST if p in (one.platforms or CAST)):
+                    for number in range(times):
+                        yield Cell(mode.id, variant, platform, name, number + 1)
 
 
 def play(cell: Cell) -> Result:
     """Play one, in this process."""
     logging.getLogger("holdfast").setLevel(logging.CRITICAL)
     mode = MODES[cell.mode]
-    return run(mode, cell.variant, cell.platform, subject(cell.subject, mode.clock))
+    result = run(mode, cell.variant, cell.platform, subject(cell.subject, mode.clock))
+    return replace(result, run=cell.run)
 
 
 def score(

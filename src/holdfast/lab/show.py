@@ -45,7 +45,7 @@ async def _live(play: Demo, url: str) -> None:
 
 
 async def _lines(play: Demo, url: str) -> None:
-    print(f"status: {url}", flush=True)
+    print(f"dashboard: {url}", flush=True)
     shown = 0
     try:
         while True:
@@ -104,7 +104,7 @@ def picture(play: Demo, url: str, height: int) -> Any:
     return Group(
         table,
         *(Text(text, "dim", no_wrap=True) for text in list(play.events)[-room:]),
-        Text(f"status as JSON: {url}   stop with Ctrl-C", "dim", no_wrap=True),
+        Text(f"dashboard: {url}   stop with Ctrl-C", "dim", no_wrap=True),
     )
 
 

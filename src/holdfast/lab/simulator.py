@@ -16,8 +16,9 @@ import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from aiohttp import web
 
@@ -277,6 +278,20 @@ def sockets_of(request: web.Request) -> str:
     return f"{'wss' if request.secure else 'ws'}://{request.host}"
 
 
+AHEAD: Final = 5.0
+"""Seconds by which a platform that dates by the loop is ahead of the machine: while a bot starts,
+simulated time stands and the machine's does not."""
+
+_wall_clock: ContextVar[Callable[[], float]] = ContextVar("wall clock", default=time.time)
+
+
 def wall_clock() -> float:
     """Unix time in seconds, for the dates that platforms put on messages."""
-    return time.time()
+    return _wall_clock.get()()
+
+
+def date_by_loop() -> None:
+    """Let dates pass as the running loop's clock does, in this task and all that it starts."""
+    loop = asyncio.get_running_loop()
+    offset = time.time() + AHEAD - loop.time()
+    _wall_clock.set(lambda: offset + loop.time())

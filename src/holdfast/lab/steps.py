@@ -11,11 +11,18 @@ from typing import Any
 
 from holdfast.lab.faults.blocker import stall_virtual
 from holdfast.lab.mode import SILENCE, Ability, Play, Step
+from holdfast.lab.record import Fault
 from holdfast.lab.scene import PATIENCE, SWITCHES, Scene
 from holdfast.testing import VirtualTimeLoop
 
 ANSWER = 30.0
 """Seconds in which a healthy bot must have answered: some platforms let it speak once a second."""
+
+ENDS = frozenset({"rst", "fin"})
+"""Switches whose effect is told by the kernels, to whom it concerns."""
+
+MOMENT = 0.5
+"""Seconds in which it arrives, even on a machine that is busy."""
 
 SLACK = 1.0
 """Seconds of grace, as the judge allows them."""
@@ -24,8 +31,8 @@ READY = 60.0
 """Seconds in which an account must connect when nothing is wrong."""
 
 
-def _step(words: str, do: Any, *needs: Play | Ability) -> Step:
-    return Step(words, do, frozenset(needs))
+def _step(words: str, do: Any, *needs: Play | Ability, lasts: float = 0.0) -> Step:
+    return Step(words, do, frozenset(needs), lasts)
 
 
 def _seat(scene: Scene, number: int) -> Any:
@@ -103,7 +110,7 @@ def freeze(seconds: float) -> Step:
         await scene.running.thaw()
         scene.absent(began)
 
-    return _step(f"freeze the bot for {seconds:g} s", do, Ability.FREEZE)
+    return _step(f"freeze the bot for {seconds:g} s", do, Ability.FREEZE, lasts=seconds)
 
 
 def stall(seconds: float) -> Step:
@@ -203,21 +210,26 @@ def quiet(seconds: float) -> Step:
         if len(scene.seat.heard) > before:
             scene.object(f"{len(scene.seat.heard) - before} answers too many")
 
-    return _step(f"nothing more is said for {seconds:g} s", do)
+    return _step(f"nothing more is said for {seconds:g} s", do, lasts=seconds)
 
 
 # -- faults ----------------------------------------------------------------------------------------
 
 
-def network(switch: str, *args: Any, fault: bool = True, everywhere: bool = False) -> Step:
-    """Break the network of the first account, or of every one, see `SWITCHES`."""
+def network(
+    switch: str, *args: Any, fault: bool = True, everywhere: bool = False, seat: int = 0
+) -> Step:
+    """Break the network of one account, or of every one, see `SWITCHES`."""
 
     async def do(scene: Scene) -> None:
-        for seat in scene.seats.values() if everywhere else [scene.seat]:
-            seat.throw(SWITCHES[switch], *args)
+        faults: list[Fault] = []
+        for struck in scene.seats.values() if everywhere else [_seat(scene, seat)]:
+            struck.throw(SWITCHES[switch], *args)
             if fault:
-                scene.strike(f"network: {switch}", seat)
+                faults.append(scene.strike(f"network: {switch}", struck))
         scene.look()
+        if switch in ENDS:  # a connection that is over but not known to be has not survived
+            await scene.until(lambda: all(f.noticed for f in faults), MOMENT)
 
     return _step(f"network: {switch} {' '.join(map(str, args))}".rstrip(), do)
 
@@ -242,9 +254,9 @@ def server(up: bool) -> Step:
             await scene.seat.simulator.start()
         else:
             scene.strike("the server is down")
-            await scene.seat.simulator.stop()
+            await scene.play(Play.DOWN)
 
-    return _step("start the server again" if up else "stop the server", do)
+    return _step("start the server again" if up else "stop the server", do, Play.DOWN)
 
 
 def heal() -> Step:
@@ -265,7 +277,7 @@ def wait(seconds: float) -> Step:
     async def do(scene: Scene) -> None:
         await asyncio.sleep(seconds)
 
-    return _step(f"wait {seconds:g} s", do)
+    return _step(f"wait {seconds:g} s", do, lasts=seconds)
 
 
 def noticed(within: float | None = None) -> Step:
@@ -382,7 +394,7 @@ def stays(state: str, seconds: float) -> Step:
         if await scene.until(other, seconds):
             scene.object(f"{scene.seat.record.moments[-1].state}, not {state} for {seconds:g} s")
 
-    return _step(f"it stays {state} for {seconds:g} s", do)
+    return _step(f"it stays {state} for {seconds:g} s", do, lasts=seconds)
 
 
 def attempts(at_most: int, since: str = "fault") -> Step:

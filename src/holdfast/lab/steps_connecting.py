@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from holdfast.lab.mode import Ability, Step
-from holdfast.lab.scene import SWITCHES, Scene, Seat
-from holdfast.lab.steps import SLACK, is_up
+from holdfast.lab.mode import Ability, Play, Step
+from holdfast.lab.scene import FINE, SWITCHES, Scene, Seat
+from holdfast.lab.steps import MOMENT, SLACK, is_up
 
 BREAKER: Final = 10
 """Failures in a row after which only slow single attempts are made (design, section 3)."""
@@ -28,6 +28,7 @@ def end_connection() -> Step:
     async def do(scene: Scene) -> None:
         for seat in scene.seats.values():
             seat.throw(SWITCHES["rst"])
+        await scene.until(lambda: not any(map(is_up, scene.seats.values())), MOMENT)
 
     return Step("the network ends the connection", do)
 
@@ -48,7 +49,8 @@ def keeps_trying(seconds: float) -> Step:
             if waited > cap + ATTEMPT + SLACK:
                 scene.object(f"no attempt for {waited:.0f} s, {cap + ATTEMPT:g} are allowed")
 
-    return Step(f"it goes on trying for {seconds:g} s", do, frozenset({Ability.STATUS}))
+    words = f"it goes on trying for {seconds:g} s"
+    return Step(words, do, frozenset({Ability.STATUS}), seconds)
 
 
 def _waits(seat: Seat, since: float, until: float, last: int) -> Iterator[tuple[float, int]]:
@@ -73,7 +75,7 @@ def hardly_tries(seconds: float) -> Step:
             scene.object(f"{made} attempts within {seconds:g} s, {most} are allowed")
 
     words = f"it tries slowly for {seconds:g} s"
-    return Step(words, do, frozenset({Ability.STATUS}))
+    return Step(words, do, frozenset({Ability.STATUS}), seconds)
 
 
 def heeds_waits() -> Step:
@@ -86,25 +88,92 @@ def heeds_waits() -> Step:
         if told is None or len(opens) < 2:
             return
         nearest = min(after - before for before, after in pairwise(opens))
-        if nearest < told:
+        if nearest < told - FINE:
             scene.object(f"two attempts within {nearest:.1f} s, {told:g} s were asked for")
 
     return Step("no attempt is made before its time", do, frozenset({Ability.STATUS}))
 
 
+def climbs(failures: int, *, spare: float) -> Step:
+    """It is connected by itself after so many failed attempts, each of which had to happen."""
+
+    async def do(scene: Scene) -> None:
+        seat = scene.seat
+        limit = seat.profile.first_wait * (2 ** (failures + 1) - 1) + spare
+        if not await scene.until(lambda: is_up(seat), limit):
+            scene.object(f"not connected within {limit:g} s")
+        left = [name for name in seat.simulator.FAULTS if seat.simulator.faults.armed(name)]
+        if left:
+            scene.object(f"connected although {', '.join(left)} should have kept it from that")
+
+    return Step(f"it is connected by itself after {failures} failed attempts", do)
+
+
+def met() -> Step:
+    """The next attempt of the ladder meets what was healed: no network tells of it."""
+
+    async def do(scene: Scene) -> None:
+        seat = scene.seat
+        reading = scene.running.read(seat.name)
+        # The attempt that is under way may fail as the last before the breaker opens.
+        slow = reading is not None and reading.attempt + 1 >= BREAKER
+        limit = (seat.profile.slow_cap if slow else seat.profile.cap) + ATTEMPT + SLACK
+        if not await scene.until(lambda: not scene.open_faults(), limit):
+            scene.object(f"not back within {limit:g} s")
+
+    return Step("the next attempt succeeds", do)
+
+
+def flaps() -> Step:
+    """It has been called flapping since the fault began."""
+
+    async def do(scene: Scene) -> None:
+        record = scene.seat.record
+        began = record.faults[-1].began
+        if scene.running.publishes and not any(m.flapping for m in record.moments if m.at > began):
+            scene.object("it was not called flapping")
+
+    return Step("it is called flapping", do, frozenset({Ability.STATUS}))
+
+
+def causes(at_least: int) -> Step:
+    """The status has named so many different causes since the fault began."""
+
+    async def do(scene: Scene) -> None:
+        record = scene.seat.record
+        began = record.faults[-1].began
+        named = {(m.kind, m.code) for m in record.moments if m.at > began and m.kind}
+        if scene.running.publishes and len(named) < at_least:
+            told = ", ".join(sorted(code for _, code in named))
+            scene.object(f"{len(named)} causes were named, not {at_least}: {told}")
+
+    return Step(f"{at_least} different causes are named", do, frozenset({Ability.STATUS}))
+
+
+def logins(at_most: int) -> Step:
+    """The bot has logged in afresh so often at most, where the platform counts it."""
+
+    async def do(scene: Scene) -> None:
+        made = scene.seat.simulator.count("identify")
+        if made > at_most:
+            scene.object(f"{made} fresh logins, {at_most} are allowed")
+
+    return Step(f"at most {at_most} fresh logins", do, frozenset({Play.QUOTA}))
+
+
 def spread(*, bucket: float, most: int) -> Step:
-    """Of all accounts, so many at most begin an attempt in any such part of a second since the
-    last healing."""
+    """Of all accounts, so many at most come back in any such part of a second since the last
+    healing: what each tries after that is spread by its own jitter."""
 
     async def do(scene: Scene) -> None:
         healed = max(f.healed or 0.0 for s in scene.seats.values() for f in s.record.faults)
-        opens = [at for s in scene.seats.values() for at in s.record.opens if at >= healed]
-        buckets = Counter(int((at - healed) / bucket) for at in opens)
+        opens = [[at for at in s.record.opens if at >= healed] for s in scene.seats.values()]
+        buckets = Counter(int((own[0] - healed) / bucket) for own in opens if own)
         fullest = max(buckets.values(), default=0)
         if fullest > most:
-            scene.object(f"{fullest} attempts within {bucket:g} s, {most} are allowed")
+            scene.object(f"{fullest} accounts within {bucket:g} s, {most} are allowed")
 
-    words = f"never more than {most} attempts of all accounts within {bucket:g} s"
+    words = f"never more than {most} accounts come back within {bucket:g} s"
     return Step(words, do, frozenset({Ability.STATUS}))
 
 
@@ -132,7 +201,7 @@ def stays_down(seconds: float) -> Step:
         elif not scene.running.publishes:
             await asyncio.sleep(seconds)
 
-    return Step(f"it is not called connected for {seconds:g} s", do)
+    return Step(f"it is not called connected for {seconds:g} s", do, lasts=seconds)
 
 
 def one_up(number: int, *, within: float) -> Step:

@@ -5,15 +5,17 @@ Each gives a `Step`, as those of `holdfast.lab.steps` do; what is not as it must
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
 from holdfast.lab.agent import PARTS
 from holdfast.lab.checker import Row
 from holdfast.lab.judge import STOP
-from holdfast.lab.mode import Ability, Step
+from holdfast.lab.mode import Ability, Play, Step
 from holdfast.lab.scene import Scene
 from holdfast.lab.steps import READY, connected, is_up
+from holdfast.lab.subjects import Left
 from holdfast.store.protocol import InboxState
 
 DEATH = 30.0
@@ -42,6 +44,15 @@ def newest_answered(chat: str, within: float) -> Step:
             scene.object(f"{newest.token} not answered within {within:g} s")
 
     return Step(f"the newest message in {chat} is answered within {within:g} s", do)
+
+
+def repeated() -> Step:
+    """Give a platform that repeats in its own time that time."""
+
+    async def do(scene: Scene) -> None:
+        await asyncio.sleep(scene.seat.profile.redelivery)
+
+    return Step("everything not taken yet is sent again", do)
 
 
 def told_in_parts() -> Step:
@@ -87,7 +98,8 @@ def passed_over(age: float) -> Step:
 
     async def do(scene: Scene) -> None:
         seat = scene.seat
-        old = [asked for asked in seat.said if asked.at < scene.notes["back"] - age]
+        waited, moment = scene.notes["waited"], scene.notes["back"] - age
+        old = [q for q in seat.said if (q.chat, q.token) in waited and q.at < moment]
         answered = sum((asked.chat, asked.token) not in seat.waiting for asked in old)
         if answered or not old:
             scene.object(f"of {len(old)} stale messages {answered} were answered")
@@ -129,7 +141,7 @@ def back() -> Step:
     """Start the subject after a clean end, and take note of when."""
 
     async def do(scene: Scene) -> None:
-        scene.notes["back"] = scene.wall()
+        scene.notes["back"], scene.notes["waited"] = scene.wall(), set(scene.seat.waiting)
         await connected().do(scene)
 
     return Step("start it again", do)
@@ -141,7 +153,10 @@ def charge(point: str) -> Step:
     async def do(scene: Scene) -> None:
         scene.running.charge(point)
 
-    return Step(f"prepare its death {point.replace('-', ' ')}", do, frozenset({Ability.KILL_POINT}))
+    needs: set[Play | Ability] = {Ability.KILL_POINT}
+    if point == "after-ack":
+        needs.add(Play.REDELIVER)  # elsewhere nothing comes again that a death there could lose
+    return Step(f"prepare its death {point.replace('-', ' ')}", do, frozenset(needs))
 
 
 def dies(within: float = DEATH) -> Step:
@@ -174,15 +189,23 @@ def survives(deaths: int) -> Step:
 
 
 def _gone(scene: Scene) -> bool:
-    return scene.seat.record.moments[-1].state == "stopped"
+    """A process that has ended has nothing in use; one that begins publishes nothing yet."""
+    return scene.running.census() == Left()
 
 
 def silent_server(within: float = STOP) -> Step:
-    """The platform sees nobody listening any more: the subject's sockets are closed."""
+    """The platform sees nobody listening any more: the subject's sockets are closed. One that
+    calls by itself can not see that; there no call is under way."""
 
     async def do(scene: Scene) -> None:
-        seat = scene.seat
-        if not await scene.until(lambda: not seat.simulator.listening(), within):
+        stage = scene.seat.stage
+
+        def closed() -> bool:
+            if stage.called:
+                return not stage.cable.inward.connections
+            return not stage.simulator.listening()
+
+        if not await scene.until(closed, within):
             scene.object(f"somebody still listens {within:g} s after the stop")
 
     return Step(f"nobody listens any more within {within:g} s", do)
@@ -225,13 +248,3 @@ def flat() -> Step:
             scene.object(f"memory grew from {before.memory} to {now.memory} bytes")
 
     return Step("no more is in use than before", do)
-
-
-def descriptors(spare: int | None) -> Step:
-    """Leave the subject so many descriptors beyond those in use (T8); None: as many as ever."""
-
-    async def do(scene: Scene) -> None:
-        scene.running.limit(spare)
-
-    what = "as many descriptors as before" if spare is None else f"{spare} descriptors to spare"
-    return Step(f"leave it {what}", do, frozenset({Ability.LIMITS}))

@@ -103,9 +103,9 @@ class Custody:
 
     # -- use --------------------------------------------------------------------------------------
 
-    async def write(self, operation: Operation[T]) -> T:
+    def write(self, operation: Operation[T]) -> asyncio.Future[T]:
         """See `GroupWriter.submit`."""
-        return await self.writer.submit(operation)
+        return self.writer.submit(operation)
 
     async def read(self, question: Operation[T]) -> T:
         """See `Reader.ask`."""

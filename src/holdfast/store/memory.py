@@ -65,6 +65,7 @@ class MemoryStore:
         messages: Sequence[Inbound],
         cursor: Mapping[str, Any] | None,
         dropped: Mapping[str, str] | None = None,
+        begun: Collection[str] = (),
     ) -> list[Received]:
         """See `Store.receive`."""
         self._write()
@@ -76,7 +77,8 @@ class MemoryStore:
                 continue
             known.add((account, message.id))
             why = (dropped or {}).get(message.id, "")
-            row = new_received(next(self._rows), account, message, time.time(), why)
+            attempts = int(message.id in begun)
+            row = new_received(next(self._rows), account, message, time.time(), why, attempts)
             self.inbox[row.row] = row
             new.append(row)
         if cursor is not None:

@@ -1,7 +1,8 @@
 """What the gateway asks of a journal. `SqliteStore` is the one for a single machine.
 
-The one-way road of a message: `receive` (then the platform may be acknowledged) -> `begin` ->
-`finish`, which marks it done and writes what is owed in one transaction -> `sending` -> `sent`.
+The one-way road of a message: `receive` (then the platform may be acknowledged) -> `begin`, or
+begun as it is received -> `finish`, which marks it done and writes what is owed in one
+transaction -> `sending` -> `sent`.
 Every method that writes returns only after the commit is durable, and raises StoreError when it
 could not be made so; then nothing of the call happened.
 """
@@ -306,12 +307,14 @@ class Store(Protocol):
         messages: Sequence[Inbound],
         cursor: Mapping[str, Any] | None,
         dropped: Mapping[str, str] | None = None,
+        begun: Collection[str] = (),
     ) -> list[Received]:
         """Store new messages and the cursor in one transaction; return only the new ones.
 
         ``cursor=None`` leaves the stored cursor as it is. Known ids are passed over silently and
         counted in `duplicates`. ``dropped`` says why messages of these ids are not to be handled:
-        they are stored as settled.
+        they are stored as settled. ``begun`` are ids that an agent takes at once: their first
+        attempt is counted in the same transaction, as by `begin`.
         """
 
     async def cursor(self, account: str) -> dict[str, Any]:

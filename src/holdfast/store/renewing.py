@@ -57,11 +57,11 @@ class Working:
     def write(self, db: sqlite3.Connection) -> None:
         """Insert those that are missing."""
         db.executemany(
-            "INSERT OR IGNORE INTO inbox (id, account, message, chat, payload, attempts,"
-            " received_at, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO inbox (id, account, message, chat, payload, state, attempts,"
+            " received_at, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
-                    *(r.row, r.account, r.message.id, r.message.chat, pack(r.message)),
+                    *(r.row, r.account, r.message.id, r.message.chat, pack(r.message), r.state),
                     *(r.attempts, r.received_at, r.reason),
                 )
                 for r in self._received.values()

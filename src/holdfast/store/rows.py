@@ -80,18 +80,25 @@ def _owe_one(
 
 
 def new_received(
-    row: int, account: str, message: Inbound, now: float, dropped: str = ""
+    row: int, account: str, message: Inbound, now: float, dropped: str = "", attempts: int = 0
 ) -> Received:
-    """A message that has just been put into the inbox, perhaps to be passed over."""
+    """A message that has just been put into the inbox: passed over, begun, or to wait."""
     return Received(
         row=row,
         account=account,
         message=message,
-        state=InboxState.DROPPED if dropped else InboxState.RECEIVED,
-        attempts=0,
+        state=new_state(dropped, attempts),
+        attempts=attempts,
         received_at=now,
         reason=dropped,
     )
+
+
+def new_state(dropped: str, attempts: int) -> InboxState:
+    """In which a message gets into the inbox."""
+    if dropped:
+        return InboxState.DROPPED
+    return InboxState.HANDLING if attempts else InboxState.RECEIVED
 
 
 def received(row: tuple[Any, ...]) -> Received:

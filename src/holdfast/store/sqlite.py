@@ -45,6 +45,7 @@ from holdfast.store.rows import (
     from_json,
     in_turn,
     new_received,
+    new_state,
     owe,
     owed,
     pack,
@@ -126,6 +127,7 @@ class SqliteStore:
         messages: Sequence[Inbound],
         cursor: Mapping[str, Any] | None,
         dropped: Mapping[str, str] | None = None,
+        begun: Collection[str] = (),
     ) -> list[Received]:
         """Store new messages and the cursor in one transaction; return only the new ones."""
         rows = [(account, m.id, m.chat, pack(m)) for m in messages]
@@ -140,14 +142,14 @@ class SqliteStore:
                 if stored is not None:
                     continue
                 why = (dropped or {}).get(message.id, "")
-                state, settled = ("dropped", now) if why else ("received", None)
+                attempts = int(message.id in begun)
                 inserted = db.execute(
-                    "INSERT INTO inbox"
-                    " (account, message, chat, payload, received_at, state, settled_at, reason)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (*row, now, state, settled, why),
+                    "INSERT INTO inbox (account, message, chat, payload, received_at, state,"
+                    " attempts, settled_at, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*row, now, new_state(why, attempts), attempts, now if why else None, why),
                 )
-                new.append(new_received(inserted.lastrowid or 0, account, message, now, why))
+                row_id = inserted.lastrowid or 0
+                new.append(new_received(row_id, account, message, now, why, attempts))
                 known.add(number, new[-1].row)
             if position is not None:
                 db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (account, position))
@@ -156,7 +158,7 @@ class SqliteStore:
 
         received = await self._write(operation)
         self.counters.duplicates += len(messages) - len(received)
-        self._working.add(row for row in received if row.state is InboxState.RECEIVED)
+        self._working.add(row for row in received if row.state is not InboxState.DROPPED)
         return received
 
     async def cursor(self, account: str) -> dict[str, Any]:
@@ -454,9 +456,9 @@ class SqliteStore:
 
     # -- shared -----------------------------------------------------------------------------------
 
-    async def _write(self, operation: Operation[T]) -> T:
+    def _write(self, operation: Operation[T]) -> asyncio.Future[T]:
         self._check_open()
-        return await self.custody.write(operation)
+        return self.custody.write(operation)
 
     async def _read(self, question: Operation[T]) -> T:
         self._check_open()
@@ -480,8 +482,10 @@ class SqliteStore:
             with suppress(StoreError):
                 await bury(row, error.problem)
 
-    async def _change(self, table: str, row: int, statement: str, values: tuple[Any, ...]) -> None:
+    def _change(
+        self, table: str, row: int, statement: str, values: tuple[Any, ...]
+    ) -> asyncio.Future[None]:
         def operation(db: sqlite3.Connection) -> None:
             changed(db.execute(statement, values), db, table, row)
 
-        await self._write(operation)
+        return self._write(operation)

@@ -343,12 +343,12 @@ class Supervisor:
         self._judge_beats(now, f"last: {cause.message or cause.code}")
 
     def _verified(self, now: float) -> None:
-        """The credentials are good after all: the verdict was a passing error."""
+        """The credentials are good after all, or again: nothing is left to wait for."""
         if not self._verifying:
             return
         self._drop_connection()
         self._court.cleared()
-        self._retry_at = self._earliest(now + self._tally.delay(Kind.UNKNOWN, self._rand()), now)
+        self._retry_at = self._earliest(now, now)
         self._go(Trigger.VERIFIED, State.BACKOFF, now)
 
     # -- a planned change of connections ------------------------------------------------------

@@ -37,7 +37,8 @@ class HtmlPortal:
     """A server on loopback that says ``200 text/html`` to everything. An async context manager.
 
     ``status``, ``page`` and ``headers`` may be changed while it runs (a firewall's 403, a proxy's
-    503). With an SSL context it speaks TLS. ``asked`` holds the last requests, ``count`` counts them all.
+    503). With an SSL context it speaks TLS. ``asked`` holds the last requests, ``count`` counts
+    them all.
     """
 
     def __init__(

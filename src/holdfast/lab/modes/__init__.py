@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from holdfast.lab.mode import Mode
-from holdfast.lab.modes import messages, reconnecting, reconnecting_start, silent, silent_watch
+from holdfast.lab.modes import (
+    lifecycle,
+    messages,
+    network,
+    observing,
+    ownership,
+    reconnecting,
+    reconnecting_start,
+    silent,
+    silent_watch,
+)
 
 MODES: Mapping[str, Mode] = {
     mode.id: mode
@@ -14,6 +24,10 @@ MODES: Mapping[str, Mode] = {
         *silent_watch.MODES,
         *reconnecting.MODES,
         *reconnecting_start.MODES,
+        *network.MODES,
+        *ownership.MODES,
+        *observing.MODES,
         *messages.MODES,
+        *lifecycle.MODES,
     )
 }

@@ -28,6 +28,7 @@ from holdfast.lab.steps_delivery import (
     dies,
     newest_answered,
     passed_over,
+    repeated,
     survives,
     told_in_parts,
     told_once,
@@ -69,9 +70,8 @@ def _outage(messages: int, every: float, within: float) -> Steps:
 
 
 def _killed_at(point: Point) -> Steps:
-    """Death at a point while a message is handled; what the life before had done is not redone."""
-    return _well(
-        stop(),
+    """Death at a point while the first message ever is handled."""
+    return (
         charge(point),
         connected(),
         say(ask="#attempt"),
@@ -85,8 +85,7 @@ def _killed_at(point: Point) -> Steps:
 
 def _reply_killed_at(point: Point) -> Steps:
     """Death while the finished reply is sent: it is the journal's by then, and asked for once."""
-    return _well(
-        stop(),
+    return (
         charge(point),
         connected(),
         say(ask="#attempt"),
@@ -168,7 +167,9 @@ MODES = (
                 say(20, every=20.0),
                 back(),
                 newest_answered("ann", BACKFILL + 20.0),
+                repeated(),
                 passed_over(FRESH),
+                accounted_for(),
                 quiet(60.0),
             )
         },
@@ -262,6 +263,8 @@ MODES = (
                 buried(1),
             )
         },
+        # The default of three leaves one more try, alone, to what only stood beside the poison.
+        gateway={"handler_attempts": 2},
         clock=Clock.REAL,
         why=KILLED,
     ),
@@ -325,6 +328,7 @@ MODES = (
         },
         expect=Expect(recover=BACK),
         quick=True,
+        slow=frozenset({"3 h"}),
     ),
     Mode(
         id="outbound-ambiguous",

@@ -7,11 +7,11 @@ from typing import Final
 from holdfast.lab.mode import AT_ONCE, BACK, SILENCE, Expect, Group, Mode, Play
 from holdfast.lab.modes.reconnecting import (
     BACK_AGAIN,
-    CAP,
     HALF_AN_HOUR,
     HOUR,
     MINUTE,
     PROVEN,
+    SLOW_CAP,
     WELL,
     cycles,
 )
@@ -38,8 +38,10 @@ from holdfast.lab.steps import (
 )
 from holdfast.lab.steps_connecting import (
     ATTEMPT,
+    climbs,
     end_connection,
     keeps_trying,
+    met,
     one_link,
     one_up,
     resolver,
@@ -85,6 +87,7 @@ MODES = (
             ),
         },
         expect=Expect(recover=BACK),
+        quick=True,
     ),
     Mode(
         id="stale-generation-cleanup",
@@ -140,12 +143,14 @@ MODES = (
                 stop(),
                 say(),
                 connected(),
+                heal(),  # what was said until now may be in a gap
                 accounted_for(),
                 say(),
                 answered(),
             ),
         },
         expect=Expect(recover=BACK),
+        quick=True,
     ),
     Mode(
         id="cross-loop-objects",
@@ -176,8 +181,9 @@ MODES = (
                 end_connection(),
                 blocked(),
                 stays_down(HALF_AN_HOUR),
-                # The loss, its confirmation, and a look after 5 and after 15 minutes (design).
-                attempts(4),
+                # The loss, a login with a new token where tokens are fetched, the confirmation, and
+                # a look after 5 and after 15 minutes (design).
+                attempts(5),
                 platform(Play.REPAIR, fault=False),
                 heal(),
                 order("kick"),
@@ -206,27 +212,26 @@ MODES = (
         id="transient-treated-fatal",
         group=Group.RECONNECTING,
         what="A passing error stops the account for good.",
+        # At the first login of all, which makes every call there is and has no good life behind
+        # it. Within 10 s, where the first wait is one.
         variants={
             "a server error": (
-                *WELL,
                 platform(Play.ERROR_ONCE),
-                end_connection(),
+                start(),
+                climbs(1, spare=7.0),
                 heal(),
-                recovered(),
-                say(),
-                answered(),
+                *PROVEN,
             ),
             "an answer that breaks off": (
-                *WELL,
                 platform(Play.MALFORMED_ONCE),
-                end_connection(),
+                start(),
+                climbs(1, spare=7.0),
                 heal(),
-                recovered(),
-                say(),
-                answered(),
+                *PROVEN,
             ),
         },
         expect=Expect(recover=10.0),
+        quick=True,
     ),
     Mode(
         id="token-refresh-failed",
@@ -308,7 +313,7 @@ MODES = (
                 recovered(),
             ),
         },
-        expect=Expect(recover=CAP + ATTEMPT),
+        expect=Expect(recover=BACK),
     ),
     Mode(
         id="sdk-start-swallowed",
@@ -347,12 +352,13 @@ MODES = (
                 start(),
                 stays_down(MINUTE),
                 heal(),
+                met(),
                 recovered(),
                 say(),
                 answered(),
             ),
         },
-        expect=Expect(recover=CAP + ATTEMPT),
+        expect=Expect(recover=SLOW_CAP + ATTEMPT),
         quick=True,
     ),
     Mode(
@@ -366,7 +372,15 @@ MODES = (
                 end_connection(),
                 keeps_trying(3 * MINUTE),
                 heal(),
+                met(),
                 *PROVEN,
+            ),
+            "the server stands still": (
+                *WELL,
+                network("freeze"),
+                noticed(),
+                keeps_trying(3 * MINUTE),
+                *BACK_AGAIN,
             ),
             "nothing is read": (
                 *WELL,
@@ -376,6 +390,6 @@ MODES = (
                 *BACK_AGAIN,
             ),
         },
-        expect=Expect(detect=SILENCE, recover=CAP + ATTEMPT),
+        expect=Expect(detect=SILENCE, recover=SLOW_CAP + ATTEMPT),
     ),
 )

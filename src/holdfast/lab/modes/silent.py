@@ -121,7 +121,8 @@ MODES = (
                 *PARTING,
             ),
         },
-        expect=Expect(detect=300.0),
+        # No heartbeat can tell: a look at the history, every five minutes, is what is asked for.
+        expect=Expect(detect=300.0, silence=300.0),
     ),
     Mode(
         id="server-goodbye-ignored",

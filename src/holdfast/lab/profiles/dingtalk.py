@@ -16,6 +16,10 @@ NO_HISTORY = (
 )
 NO_SESSION = "there is no session: each connection begins with a new ticket and continues nothing"
 UNAWARE = "any number of clients may connect with one app's credentials, and none is told of others"
+UNTOLD = (
+    "each push goes to one of the app's clients at random; nothing counts them, and there is no "
+    "history to ask for"
+)
 ONCE = "a message for a robot is pushed once, whatever becomes of its acknowledgement"
 
 
@@ -37,7 +41,7 @@ def rename(dingtalk: DingTalkSimulator, number: int) -> None:
 
 PROFILE = Profile(
     platform="dingtalk",
-    excused={"logical-zombie": NO_HISTORY},
+    excused={"logical-zombie": NO_HISTORY, "events-split-two-clients": UNTOLD},
     first_wait=20.0,
     cap=300.0,
     beat=30.0,
@@ -70,6 +74,7 @@ PROFILE = Profile(
         Play.BAD_FRAME: arm("bad_frame", times=1),
         Play.LOSE_SEND_ANSWER: arm("send_answer_lost", times=1),
         Play.SEND_THROTTLED: arm("webhook_too_fast", times=1),
+        Play.DOWN: DingTalkSimulator.stop,
     },
     lacks={
         **dict.fromkeys((Play.POLL_HANGS, Play.POLL_DRIPS, Play.POLL_FAILS), SOCKET),

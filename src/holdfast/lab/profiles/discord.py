@@ -67,6 +67,7 @@ PROFILE = Profile(
         Play.BAD_FRAME: arm("bad_frame", times=1),
         Play.LOSE_SEND_ANSWER: arm("send_answer_lost", times=1),
         Play.SEND_THROTTLED: arm("send_429", times=1),
+        Play.DOWN: DiscordSimulator.stop,
     },
     lacks={
         **dict.fromkeys((Play.POLL_HANGS, Play.POLL_DRIPS, Play.POLL_FAILS), SOCKET),

@@ -53,6 +53,7 @@ PROFILE = Profile(
         Play.HISTORY: arm("replay_history", times=1),
         Play.LOSE_SEND_ANSWER: arm("send_answer_lost", times=1),
         Play.SEND_THROTTLED: arm("send_429", times=1),
+        Play.DOWN: MatrixSimulator.stop,
     },
     lacks={
         **dict.fromkeys((Play.GOODBYE, Play.NOTICE, Play.RESTART_CODE), POLL),

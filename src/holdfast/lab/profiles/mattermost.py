@@ -18,6 +18,12 @@ def repair(mattermost: MattermostSimulator) -> None:
     mattermost.set_token(mattermost.token)
 
 
+def stall(mattermost: MattermostSimulator) -> None:
+    """No new stream is greeted, and nobody is told that his old one goes on."""
+    mattermost.faults.arm("no_hello", times=None)
+    mattermost.faults.arm("no_ack", times=None)
+
+
 PROFILE = Profile(
     platform="mattermost",
     replays=True,
@@ -30,7 +36,7 @@ PROFILE = Profile(
         Play.NO_ACK: "no_ack",
         Play.ACK_LATE: arm("ack_once_late", times=1, delay=4.0),
         Play.HUGE_FRAME: arm("huge_frame", times=1),
-        Play.STALL_LOGIN: "no_hello",
+        Play.STALL_LOGIN: stall,
         Play.SLOW_LOGIN: arm("slow_hello", times=1),
         Play.CLOSE_AT_ONCE: "close_when_live",
         Play.ACCEPT_ONLY: "close_after_accept",
@@ -48,6 +54,7 @@ PROFILE = Profile(
         Play.BAD_FRAME: arm("bad_frame", times=1),
         Play.LOSE_SEND_ANSWER: arm("send_answer_lost", times=1),
         Play.SEND_THROTTLED: arm("send_429", times=1),
+        Play.DOWN: MattermostSimulator.stop,
     },
     lacks={
         **dict.fromkeys((Play.POLL_HANGS, Play.POLL_DRIPS, Play.POLL_FAILS), SOCKET),

@@ -76,6 +76,7 @@ PROFILE = Profile(
         Play.BAD_FRAME: arm("bad_frame", times=1),
         Play.LOSE_SEND_ANSWER: arm("send_answer_lost", times=1),
         Play.SEND_THROTTLED: arm("send_22009", times=1),
+        Play.DOWN: QQBotSimulator.stop,
     },
     lacks={
         **dict.fromkeys((Play.POLL_HANGS, Play.POLL_DRIPS, Play.POLL_FAILS), SOCKET),

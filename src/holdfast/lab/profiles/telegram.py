@@ -67,6 +67,7 @@ PROFILE = Profile(
         Play.BAD_FRAME: arm("malformed_json", times=1),
         Play.LOSE_SEND_ANSWER: arm("send_answer_lost", times=1),
         Play.SEND_THROTTLED: arm("send_429", times=1, retry_after=5),
+        Play.DOWN: TelegramSimulator.stop,
     },
     lacks={
         **dict.fromkeys((Play.GOODBYE, Play.NOTICE, Play.RESTART_CODE), POLL),

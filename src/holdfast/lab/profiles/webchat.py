@@ -9,6 +9,9 @@ from holdfast.lab.simulators.webchat import WebChatSimulator
 
 OWN = "the page is the gateway's own: no platform stands behind it that could do this"
 CALLED = "the gateway is called: visitors beat, it answers, and a visitor who is gone comes back"
+ONLY_CALLED = "the page is called by its visitors; the gateway calls nobody to serve it"
+ONE_ADDRESS = "all pages of a gateway are served at one address, which is one cable here"
+ANOTHER_PAGE = "a second gateway serves a page of its own, to visitors of its own"
 IN_TURN = "a browser says the next thing only when the one before is stored"
 
 COMING = "no connection is the gateway's to watch over: a visitor who loses his comes back himself"
@@ -26,14 +29,20 @@ PROFILE = Profile(
     returns=11.0,  # the page's own back-off ends at 10 s, and dialling takes its time
     excused=dict.fromkeys(
         (
+            "ghost-registration",
             "heartbeat-unacked",
+            "network-path-change",
             "reader-not-woken",
             "task-hung-loop-alive",
             "watchdog-livelock",
             "watchdog-wrong-signal",
         ),
         COMING,
-    ),
+    )
+    | dict.fromkeys(
+        ("ipv6-blackhole", "proxy-mismatch", "tls-verify-failure", "captive-html"), ONLY_CALLED
+    )
+    | {"cross-account-state": ONE_ADDRESS, "conflict-two-pollers": ANOTHER_PAGE},
     links=lambda webchat: int(webchat.count("welcome")),
     rename=rename,
     plays={

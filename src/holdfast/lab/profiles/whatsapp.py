@@ -34,12 +34,15 @@ PROFILE = Profile(
     platform="whatsapp",
     replays=True,
     ordered=False,  # what was not taken is posted again, later each time
-    redelivery=3_600.0,
+    redelivery=6 * 3_600.0,  # its longest wait between two posts of one message
     retry_after=90.0,
     excused=dict.fromkeys(
         (
+            "ghost-registration",
             "heartbeat-unacked",
+            "network-path-change",
             "reader-not-woken",
+            "stale-generation-cleanup",
             "task-hung-loop-alive",
             "watchdog-wrong-signal",
         ),
@@ -65,6 +68,7 @@ PROFILE = Profile(
         Play.BAD_FRAME: arm("bad_body", times=1),
         Play.LOSE_SEND_ANSWER: arm("send_answer_lost", times=1),
         Play.SEND_THROTTLED: arm("rate_limit", times=1),
+        Play.DOWN: WhatsAppSimulator.stop,
     },
     lacks={
         **dict.fromkeys((Play.ZOMBIE, Play.NO_ACK, Play.ACK_LATE, Play.HUGE_FRAME), HOOK),

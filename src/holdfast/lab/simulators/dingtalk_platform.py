@@ -32,7 +32,7 @@ async def read_json(request: web.Request) -> dict[str, Any]:
 
 def origin(request: web.Request) -> str:
     """The address a client came by: a relay's, if one stands before the simulator."""
-    return f"http://{request.host}"
+    return f"{request.scheme}://{request.host}"
 
 
 class OpenPlatform(Simulator):

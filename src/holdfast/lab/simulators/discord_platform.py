@@ -44,7 +44,7 @@ def hang_up(request: web.Request) -> web.Response:
 
 def origin(request: web.Request) -> str:
     """The address the client came by."""
-    return f"http://{request.host}"
+    return f"{request.scheme}://{request.host}"
 
 
 async def read_json(request: web.Request) -> Json:

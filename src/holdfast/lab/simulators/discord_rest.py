@@ -142,7 +142,8 @@ class ChatCalls:
             raise invalid_form("after", "Value is not snowflake.") from None
         self._lab.note("history", chat=channel.name, ids=[str(i) for i in chosen])
         shown = [self._lab.world.shown(channel.messages[i], origin(request)) for i in chosen[::-1]]
-        return answer(shown)
+        # Only events say which server a message is in.
+        return answer([{k: v for k, v in one.items() if k != "guild_id"} for one in shown])
 
     # -- sending ------------------------------------------------------------------------------
 

@@ -98,7 +98,12 @@ class FeishuSimulator(OpenPlatform):
         """
         where = self.know(chat, group=group)
         posted = messages.Posted(
-            id=messages.new_message_id(), chat=where, text=text, own=False, created=millis()
+            id=messages.new_message_id(),
+            chat=where,
+            text=text,
+            own=False,
+            author=self.person(sender).open_id,
+            created=millis(),
         )
         if reply_to is not None:
             target = self._calls.messages[reply_to]

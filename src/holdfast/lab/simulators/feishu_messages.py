@@ -83,6 +83,8 @@ class Posted:
     text: str
     own: bool
     """Whether the bot wrote it."""
+    author: str = ""
+    """The open_id of the person who did otherwise."""
     msg_type: str = "text"
     content: str = ""
     root: str = ""
@@ -94,7 +96,9 @@ class Posted:
 
     def view(self, app_id: str) -> dict[str, Any]:
         """The message as answers show it."""
-        sender = {"id": app_id, "id_type": "app_id", "sender_type": "app", "tenant_key": TENANT}
+        by_app = {"id": app_id, "id_type": "app_id", "sender_type": "app"}
+        by_user = {"id": self.author, "id_type": "open_id", "sender_type": "user"}
+        called = {"key": "@_user_1", "id": BOT_OPEN_ID, "id_type": "open_id", "name": BOT_NAME}
         return {
             "message_id": self.id,
             "root_id": self.root,
@@ -106,10 +110,15 @@ class Posted:
             "update_time": self.created,
             "deleted": self.recalled,
             "updated": self.edits > 0,
-            "sender": sender,
+            "sender": (by_app if self.own else by_user) | {"tenant_key": TENANT},
             "body": {"content": self.content},
-            "mentions": [],
+            "mentions": [called | {"tenant_key": TENANT}] if self.calls_bot else [],
         }
+
+    @property
+    def calls_bot(self) -> bool:
+        """Whether it mentions the bot, as a text of a user in a group does here."""
+        return self.chat.group and not self.own and self.msg_type == "text"
 
 
 # -- what users write -------------------------------------------------------------------------
@@ -138,7 +147,7 @@ def user_event(
     posted: Posted, sender: Person, kind: str, content: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The body of ``im.message.receive_v1``; in a group the bot is mentioned in a text."""
-    body, mention = dict(content), posted.chat.group and kind == "text"
+    body, mention = dict(content), posted.calls_bot and kind == "text"
     if mention:
         body["text"] = f"@_user_1 {body['text']}"
     message: dict[str, Any] = {

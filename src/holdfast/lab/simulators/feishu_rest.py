@@ -36,6 +36,10 @@ IMAGE_TYPES = frozenset({"message"})
 FILE_TYPES = frozenset({"opus", "mp4", "pdf", "doc", "xls", "ppt", "stream"})
 RECEIVE_ID_TYPES = frozenset({"chat_id", "open_id", "union_id", "user_id", "email"})
 
+PAGE_MAX = 50
+"""Messages in an answer (im-v1/message/list)."""
+
+UNREADABLE = Refusal(230027, "Lack of necessary permissions, ext=im:message.group_msg")
 GONE = Refusal(231003, "The message is not found")
 RECALLED = Refusal(230011, "The message was recalled")
 
@@ -67,6 +71,7 @@ class ChatCalls:
         """Method, path and handler of every call."""
         one = "/im/v1/messages/{message}"
         return [
+            ("GET", "/im/v1/messages", self._history),
             ("POST", "/im/v1/messages", self._create),
             ("POST", f"{one}/reply", self._reply),
             ("GET", one, self._show),
@@ -203,6 +208,27 @@ class ChatCalls:
         if posted is None:
             raise GONE
         return success({"items": [posted.view(self._lab.app_id)]})
+
+    async def _history(self, request: web.Request) -> web.Response:
+        """A chat's messages from ``start_time`` (in seconds) on, one page of them."""
+        query = request.query
+        if query.get("container_id_type") != "chat":
+            raise wrong_parameter("container_id_type")
+        size, since = query.get("page_size", "20"), query.get("start_time", "0")
+        if not (since.isdecimal() and size.isdecimal() and 1 <= int(size) <= PAGE_MAX):
+            raise wrong_parameter("page_size, start_time")
+        self._lab.play("history_forbidden", UNREADABLE)
+        chat = self._lab.find_chat("chat_id", query.get("container_id"))
+        found = [
+            posted.view(self._lab.app_id)
+            for posted in self.messages.values()
+            if posted.chat == chat and int(posted.created) >= int(since) * 1000
+        ]
+        if query.get("sort_type") == "ByCreateTimeDesc":
+            found.reverse()
+        items = found[: int(size)]
+        self._lab.note("history", chat=chat.name, ids=[item["message_id"] for item in items])
+        return success({"has_more": len(found) > len(items), "items": items})
 
     async def _edit(self, request: web.Request) -> web.Response:
         body, posted = await read_json(request), self._find(request, own=True)

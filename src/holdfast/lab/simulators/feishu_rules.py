@@ -96,6 +96,7 @@ FAULTS: Mapping[str, str] = {
     "send_frequency": "a send is refused with 230020",
     "send_pending": "a send is delivered and answered 230049, message is being sent",
     "reply_recalled": "a reply is refused with 230011: its target was recalled",
+    "history_forbidden": "a history is refused with 230027: a scope is missing",
     "reply_missing": "a reply is refused with 231003: its target is not found",
     "card_refused": "an interactive message is refused with 230099",
     "send_slow_but_delivered": "a send is delivered, the answer comes after `delay` (8) seconds",

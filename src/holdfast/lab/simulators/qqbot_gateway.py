@@ -33,7 +33,7 @@ class Link:
 
     def __init__(self, number: int, ws: web.WebSocketResponse, request: web.Request) -> None:
         self.number, self.ws = number, ws
-        self.origin = f"http://{request.host}"
+        self.origin = f"{request.scheme}://{request.host}"
         self.session: rules.Session | None = None
         self.frozen = self.closing = self.leaving = False
         self.watchdog: asyncio.TimerHandle | None = None

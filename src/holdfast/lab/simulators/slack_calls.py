@@ -59,7 +59,7 @@ class WebCalls:
         self._lab.play("auth_error", "invalid_auth")
         self._lab.note("auth-test")
         return {
-            "url": f"http://{request.host}/",
+            "url": f"{request.scheme}://{request.host}/",
             "team": "Holdfast",
             "user": self._world.users[BOT_USER],
             "team_id": TEAM,
@@ -216,7 +216,7 @@ class WebCalls:
         if not name or not length.isdigit():
             raise ApiError("invalid_arguments")
         file = self._world.file(name)
-        url = f"http://{request.host}/upload/v1/{file.upload_key}"
+        url = f"{request.scheme}://{request.host}/upload/v1/{file.upload_key}"
         return {"upload_url": url, "file_id": file.id}
 
     async def receive_upload(self, request: web.Request) -> web.Response:

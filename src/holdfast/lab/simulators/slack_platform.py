@@ -96,7 +96,8 @@ class Workspace(Simulator):
             return web.json_response(error.body(), status=error.status, headers=error.headers)
         if isinstance(result, web.StreamResponse):
             return result
-        return web.json_response({"ok": True} | rules.with_origin(result, f"http://{request.host}"))
+        origin = f"{request.scheme}://{request.host}"
+        return web.json_response({"ok": True} | rules.with_origin(result, origin))
 
     async def _front_door(self) -> web.Response | None:
         """What any call may get in place of its answer."""

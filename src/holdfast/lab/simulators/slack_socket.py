@@ -36,7 +36,7 @@ class Link:
 
     def __init__(self, number: int, ws: web.WebSocketResponse, request: web.Request) -> None:
         self.number, self.ws = number, ws
-        self.origin = f"http://{request.host}"
+        self.origin = f"{request.scheme}://{request.host}"
         self.live = self.frozen = self.closing = False
         self.heard_at = 0.0
         self.beat: asyncio.TimerHandle | None = None

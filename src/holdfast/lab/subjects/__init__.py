@@ -87,9 +87,15 @@ class Running(Protocol):
         """Let the next life end at a kill point, see `holdfast.killpoints`. Needs
         `Ability.KILL_POINT`."""
 
-    def limit(self, spare: int | None) -> None:
-        """Leave it so many descriptors beyond those in use; None: as many as it had. Needs
-        `Ability.LIMITS`."""
+    def tear(self) -> None:
+        """End its journal with half a page of garbage, while it is dead. Needs `Ability.KILL` and
+        `Ability.JOURNAL`."""
+
+    def rename(self, pid: int) -> None:
+        """Let its status name another process as its writer. Needs `Ability.KILL`."""
+
+    def fill_disk(self, full: bool) -> None:
+        """Let no file of its grow, or let them again. Needs `Ability.LIMITS`."""
 
     async def freeze(self) -> None:
         """Stop in the middle of whatever it does. Needs `Ability.FREEZE`."""
@@ -159,6 +165,8 @@ class Subject(Protocol):
     abilities: frozenset[Ability]
     platforms: frozenset[str] | None
     """The platforms it speaks; None: all of them."""
+    stop_limit: float
+    """Seconds in which its stop must have ended: what it promises, or what its users give it."""
 
     def missing(self) -> str | None:
         """Why it can not be run on this machine, and how to mend that; None when it can."""

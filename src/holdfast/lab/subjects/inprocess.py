@@ -27,6 +27,7 @@ from holdfast.lab.configured import document
 from holdfast.lab.crash_witness import Journal
 from holdfast.lab.faults.blocker import block
 from holdfast.lab.faults.dns import LabResolver
+from holdfast.lab.judge import STOP
 from holdfast.lab.mode import NAME, Ability, Clock
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Left, Reading, Told
@@ -55,12 +56,16 @@ class InProcess:
             Ability.JOURNAL,
             Ability.RESOLVER,
             Ability.CONTROL,
+            Ability.SEVERAL,
+            Ability.SETTINGS,
+            Ability.HOURS,
             Ability.TRUST,
             Ability.PROXY,
             Ability.LOG,
         }
     )
     platforms: frozenset[str] | None = None
+    stop_limit = STOP
 
     def missing(self) -> str | None:
         """See `Subject`."""
@@ -153,8 +158,16 @@ class House:
         """Not of this subject, as `kill`."""
         raise TypeError("a part of the lab's own process can not be killed")
 
-    def limit(self, spare: int | None) -> None:
+    def tear(self) -> None:
         """Not of this subject, as `kill`."""
+        raise TypeError("a part of the lab's own process can not be killed")
+
+    def rename(self, pid: int) -> None:
+        """Not of this subject, as `kill`."""
+        raise TypeError("a part of the lab's own process has no number of its own")
+
+    def fill_disk(self, full: bool) -> None:
+        """Not of this subject, as `limit`."""
         raise TypeError("the lab's own process can not be limited")
 
     async def stall(self, seconds: float) -> None:

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from holdfast import __version__
 from holdfast.lab import census
+from holdfast.lab.agent import EXIT
 from holdfast.lab.cable import HOST
 from holdfast.lab.checker import Row
 from holdfast.lab.configured import document, free_port, write
 from holdfast.lab.crash_process import Process
 from holdfast.lab.crash_witness import Journal
+from holdfast.lab.judge import STOP
 from holdfast.lab.mode import Ability, Clock
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Left, Reading, Told
 from holdfast.lab.subjects.published import AGENT, reading
-from holdfast.observe.status import doubt
+from holdfast.observe.status import FILE_NAME, doubt
+from holdfast.observe.status import read as read_status
+from holdfast.observe.status import write as write_status
 
 ORDER_LIMIT: Final = 10.0
 """Seconds for one command of the operator."""
 
+
+HALF_A_PAGE: Final = 2_048
+"""Bytes; SQLite's pages have 4,096."""
 
 TOLD: Final = 2_000
 """Characters of a traceback that are told."""
@@ -48,12 +59,16 @@ class AsProcess:
             Ability.JOURNAL,
             Ability.LIMITS,
             Ability.CONTROL,
+            Ability.SEVERAL,
+            Ability.SETTINGS,
+            Ability.HOURS,
             Ability.LOG,
             Ability.ASK,
             Ability.TWICE,
         }
     )
     platforms: frozenset[str] | None = None
+    stop_limit = STOP
 
     def missing(self) -> str | None:
         """See `Subject`."""
@@ -97,19 +112,25 @@ class Lives:
         self.process = Process(self._write("holdfast.toml"))
         self._entries: dict[str, Reading] = {}
         self._charge: str | None = None
-        self._allowed: tuple[int, int] | None = None
 
     async def start(self) -> None:
         """See `Running`; nothing happens when it runs."""
         if not self.process.alive:
+            self._look_back()
             charge, self._charge = self._charge, None
             await self.process.start(charge)
 
     async def stop(self) -> float:
         """See `Running`: SIGTERM."""
+        self._look_back()
         began = time.monotonic()
         await self.process.stop()
         return time.monotonic() - began
+
+    def _look_back(self) -> None:
+        """A life that has ended by itself, and not as the lab lets it end, is an accident."""
+        if self.process.ended not in (None, 0, -signal.SIGKILL, EXIT):
+            self.process.accidents.append(int(self.process.ended or 0))
 
     async def kill(self) -> None:
         """See `Running`."""
@@ -119,16 +140,21 @@ class Lives:
         """See `Running`."""
         self._charge = point
 
-    def limit(self, spare: int | None) -> None:
+    def tear(self) -> None:
+        """See `Running`: a crash may leave such an end of the write-ahead log."""
+        log = self.process.journal.with_name(self.process.journal.name + "-wal")
+        with log.open("ab") as end:
+            end.write(os.urandom(HALF_A_PAGE))
+
+    def rename(self, pid: int) -> None:
         """See `Running`."""
-        pid = self.process.pid
-        if self._allowed is None:
-            self._allowed = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        soft, hard = self._allowed
-        if spare is not None:
-            # A new descriptor has the lowest free number: above the highest, none is free.
-            soft = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()) + 1 + spare
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        path = self.process.config.with_name("state") / FILE_NAME
+        write_status(path, msgspec.structs.replace(read_status(path), pid=pid))
+
+    def fill_disk(self, full: bool) -> None:
+        """See `Running`: a limit of 0 bytes per file is what a process can see of a full disk."""
+        _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (0 if full else hard, hard))
 
     async def freeze(self) -> None:
         """See `Running`."""

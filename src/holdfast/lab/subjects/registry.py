@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from holdfast.lab.mode import Clock
 from holdfast.lab.subjects import Subject
 from holdfast.lab.subjects.inprocess import InProcess
+from holdfast.lab.subjects.peers import Peer, hermes_state
 from holdfast.lab.subjects.process import AsProcess
 
 HOLDFAST: Final = "holdfast"
@@ -24,7 +26,37 @@ def _holdfast(clock: Clock) -> Subject:
     return InProcess() if clock is Clock.SIMULATED else AsProcess()
 
 
-SUBJECTS: Mapping[str, Callable[[Clock], Subject]] = {HOLDFAST: _holdfast}
+def _sdk(package: str, platform: str, clock: Clock) -> Subject:
+    return Peer(f"sdk:{package}", frozenset({platform}))
+
+
+SDKS: Final = {
+    "aiogram": "telegram",
+    "dingtalk-stream": "dingtalk",
+    "discord.py": "discord",
+    "lark-oapi": "feishu",
+    "python-telegram-bot": "telegram",
+    "qq-botpy": "qqbot",
+    "slack-sdk": "slack",
+}
+"""Package -> the platform it speaks."""
+
+
+def _hermes(clock: Clock) -> Subject:
+    spoken = frozenset({"discord", "feishu", "mattermost", "qqbot", "telegram"})
+    return Peer("hermes-agent", spoken, state=hermes_state)
+
+
+def _astrbot(clock: Clock) -> Subject:
+    return Peer("astrbot", frozenset({"feishu", "telegram"}))
+
+
+SUBJECTS: Mapping[str, Callable[[Clock], Subject]] = {
+    HOLDFAST: _holdfast,
+    **{f"sdk:{name}": partial(_sdk, name, platform) for name, platform in SDKS.items()},
+    "hermes-agent": _hermes,
+    "astrbot": _astrbot,
+}
 """Name -> the subject for a mode of that clock."""
 
 

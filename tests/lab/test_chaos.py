@@ -1,0 +1,73 @@
+"""The nemesis: its plan comes from the seed, failures are shrunk, a short run keeps the laws."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.lab.cast import CAST
+from holdfast.lab.chaos import chaos, slope
+from holdfast.lab.chaos_plan import Act, Move, plan, shrink
+from holdfast.lab.mode import Clock, Play
+from holdfast.lab.profile import profile
+
+HOUR = 3_600.0
+
+PROFILES = [profile(name) for name in CAST]
+
+
+def test_one_seed_gives_one_plan() -> None:
+    assert plan(7, HOUR, PROFILES) == plan(7, HOUR, PROFILES)
+    assert plan(7, HOUR, PROFILES) != plan(8, HOUR, PROFILES)
+
+
+@given(st.integers(0, 10_000))
+def test_every_plan_can_be_played(seed: int) -> None:
+    moves = plan(seed, HOUR, PROFILES)
+    assert [move.at for move in moves] == sorted(move.at for move in moves)
+    for one in PROFILES:
+        mine = [move for move in moves if move.account == one.platform]
+        open_ = False
+        for move in mine:
+            if move.act in (Act.NETWORK, Act.PLATFORM):
+                assert not open_, "one fault at a time"
+                open_ = True
+            elif move.act is Act.HEAL:
+                open_ = False
+            if move.act is Act.PLATFORM:
+                assert Play[move.what] in one.plays
+
+
+@given(st.sets(st.integers(0, 99), min_size=1, max_size=4))
+def test_shrinking_finds_exactly_what_is_needed(needed: set[int]) -> None:
+    moves = [Move(float(n), "bot", Act.SAY, str(n)) for n in range(100)]
+
+    def fails(some: object) -> bool:
+        assert isinstance(some, list)
+        return needed <= {int(move.what) for move in some}
+
+    assert {int(move.what) for move in shrink(moves, fails)} == needed
+
+
+def test_a_slope_is_per_hour() -> None:
+    assert slope([(0.0, 5.0), (60.0, 6.0), (120.0, 7.0)]) == pytest.approx(60.0)
+    assert slope([(0.0, 5.0), (60.0, 5.0)]) == 0.0
+
+
+def test_half_an_hour_of_chaos_breaks_no_law() -> None:
+    names = ["telegram", "mattermost"]
+    moves = plan(1, HOUR / 2, [profile(name) for name in names])
+    run = chaos(1, moves, HOUR / 2, names, Clock.SIMULATED)
+    assert run.problems == []
+    assert run.moves["network"] + run.moves["platform"] > 1
+    assert all(figures.answered for figures in run.figures.values())
+
+
+def test_the_summary_adds_up() -> None:
+    moves = [Move(1.0, "telegram", Act.SAY, "ann"), Move(10.0, "telegram", Act.SAY, "team")]
+    run = chaos(1, moves, 20.0, ["telegram"], Clock.SIMULATED)
+    told = run.summary()
+    assert (told["said"], told["answered"], told["lost"]) == (2, 2, 0)
+    assert told["moves"] == {"say": 2}
+    assert told["problems"] == []

@@ -1,0 +1,74 @@
+"""G. Ends that end and lives that leave nothing, on every platform they concern."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from holdfast.lab.mode import Step
+from holdfast.lab.modes import lifecycle
+from holdfast.lab.record import Moment, Record
+from holdfast.lab.steps_delivery import counted, flat, never
+from holdfast.lab.subjects import Left
+from tests.lab.cells import cells, play
+
+
+@pytest.mark.parametrize(("mode", "variant", "platform"), cells(lifecycle.MODES))
+def test_a_failure_of_a_life(mode: str, variant: str, platform: str) -> None:
+    figures = play(mode, variant, platform).figures[0]
+    assert figures.said
+    assert (figures.lost, figures.doubled, figures.unreported) == (0,) * 3
+
+
+def test_every_mode_of_the_paper_is_here() -> None:
+    """`failure-modes.md`, group G."""
+    assert [mode.id for mode in lifecycle.MODES] == [
+        "sleep-blocks-shutdown",
+        "stop-does-not-stop",
+        "leak-per-reconnect",
+        "exit-leaks-server-session",
+        "restart-hurts-work",
+    ]
+
+
+# -- the checks object when they must --------------------------------------------------------------
+
+
+async def objections(scene: Any, *steps: Step) -> list[str]:
+    """What steps object to, one after the other."""
+    record = scene.seat.record
+    scene.object = lambda what, seat=None: record.broken.append(what)
+    for step in steps:
+        await step.do(scene)
+    return list(record.broken)
+
+
+@pytest.mark.parametrize(
+    ("now", "simulated", "good"),
+    [
+        (Left(tasks=12, threads=3, sockets=6, descriptors=32, memory=1_000), True, True),
+        (Left(tasks=13, threads=3, sockets=6, descriptors=32, memory=1_000), True, False),
+        (Left(tasks=10, threads=3, sockets=9, descriptors=30, memory=1_000), True, False),
+        (Left(tasks=10, threads=3, sockets=6, descriptors=33, memory=1_000), True, False),
+        (Left(tasks=10, threads=6, sockets=6, descriptors=30, memory=1_000), True, False),
+        (Left(tasks=10, threads=3, sockets=6, descriptors=30, memory=1_051), True, True),
+        (Left(tasks=10, threads=3, sockets=6, descriptors=30, memory=1_051), False, False),
+    ],
+)
+async def test_what_grows_is_seen(now: Left, simulated: bool, good: bool) -> None:
+    lefts = iter([Left(tasks=10, threads=3, sockets=6, descriptors=30, memory=1_000), now])
+    running = SimpleNamespace(census=lambda: next(lefts))
+    seat = SimpleNamespace(record=Record("bot"))
+    scene = SimpleNamespace(seat=seat, running=running, notes={}, simulated=simulated)
+    assert (await objections(scene, counted(), flat()) == []) == good
+
+
+async def test_a_state_that_never_may_be_is_remembered() -> None:
+    record = Record("bot", moments=[Moment(at=1.0, state="fatal", deaf=True)])
+    record.moments.append(Moment(at=2.0, state="connected", deaf=False))
+    seat = SimpleNamespace(record=record)
+    scene = SimpleNamespace(seat=seat, seats={"bot": seat})
+    assert await objections(scene, never("stopped")) == []
+    assert await objections(scene, never("fatal")) == ["it was fatal"]
