@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from holdfast.observe.status import TTL
+from holdfast.lab.faults.blocker import stall_virtual
+from holdfast.observe.status import TTL, Status
 from holdfast.supervision import Report
 from holdfast.web import events
 from tests.web.http import Site, flock, serving
@@ -171,6 +173,25 @@ async def test_a_reader_that_takes_nothing_is_dropped(tmp_path: Path) -> None:
         assert (await site.ask("/livez"))[0] == 200
         writer.close()
         del reader
+
+
+async def test_a_snapshot_that_takes_long_still_comes_within_its_time_to_live(
+    tmp_path: Path,
+) -> None:
+    async with serving(flock(tmp_path)) as site, stream(site) as reader:
+        loop, status = asyncio.get_running_loop(), site.gateway.status
+        made: list[float] = []
+
+        def slow() -> Status:
+            stall_virtual(loop, 0.5)
+            made.append(loop.time())
+            return status()
+
+        site.gateway.status = slow  # type: ignore[method-assign]
+        await kicked(site, "polly")
+        while len(made) < 4:
+            await reader.next("status")
+        assert max(b - a for a, b in pairwise(made)) < TTL
 
 
 async def test_a_stop_ends_the_streams_at_once(tmp_path: Path) -> None:

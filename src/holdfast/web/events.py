@@ -120,7 +120,8 @@ class Hub:
             self._dirty = False
             self._snapshot = msgspec.json.encode(self.gateway.status())
             took = asyncio.get_running_loop().time() - now
-            self._snapshot_due = now + max(SNAPSHOT_EVERY, took / SHARE)
+            # However dear it is: the former says nothing after its time to live.
+            self._snapshot_due = now + min(HEARTBEAT, max(SNAPSHOT_EVERY, took / SHARE))
         return self._snapshot
 
     def _reported(self, account: str, report: Report) -> None:

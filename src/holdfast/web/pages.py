@@ -50,7 +50,8 @@ INDEX = "index.html"
 SKETCH = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    '<link rel="stylesheet" href="/static/plain.css"><main><h1>{title}</h1>{body}</main></html>'
+    '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/plain.css">'
+    "<main><h1>{title}</h1>{body}</main></html>"
 )
 
 LOGIN = (
