@@ -208,7 +208,8 @@ def _quick_lives(driver: Driver, times: int, kind: Kind, *, ready: bool = True) 
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in Kind if kind.value not in ("credentials", "refused", "replaced")]
+    "kind",
+    [k for k in Kind if k.value not in ("credentials", "refused", "replaced", "local")],
 )
 def test_three_quick_lives_are_flapping_on_every_path(kind: Kind) -> None:
     driver = Driver()
@@ -228,6 +229,14 @@ def test_a_conflict_is_no_flapping() -> None:
     _quick_lives(driver, 3, Kind.REPLACED)
     assert not driver.view().flapping
     assert driver.delay <= driver.machine.policy.conflict_cap
+
+
+def test_a_trouble_of_this_machine_is_no_flapping() -> None:
+    """A full disk ends each connection at its first message, and is over when there is room."""
+    driver = Driver()
+    _quick_lives(driver, 5, Kind.LOCAL)
+    assert not driver.view().flapping
+    assert driver.delay <= driver.machine.policy.backoff_cap
 
 
 def test_accept_then_close_before_ready_is_flapping_too() -> None:

@@ -49,8 +49,9 @@ class Tally:
             if was_live:
                 self.quick = 0
             return False
-        # A conflict has its own grace and its own verdict; its short lives are the rival's doing.
-        counts = not planned and kind is not Kind.REPLACED
+        # A conflict has its own grace and its own verdict; its short lives are the rival's doing,
+        # and those that a trouble of this machine ended (a full disk) are not the peer's either.
+        counts = not planned and kind not in (Kind.REPLACED, Kind.LOCAL)
         quick = counts and (was_live or kind not in NO_LIFE)
         self.quick += quick
         return quick

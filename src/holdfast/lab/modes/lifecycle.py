@@ -13,7 +13,6 @@ from holdfast.lab.steps import (
     heal,
     kill,
     network,
-    noticed,
     platform,
     quiet,
     recovered,
@@ -56,8 +55,14 @@ MODES = (
         what="The end waits for back-off sleeps, hung polls or blocking teardown.",
         # Five seconds for every stop are a law of all modes, see `holdfast.lab.judge`.
         variants={
-            "while it waits to try again": _and_back(network("refuse"), noticed(), wait(10.0)),
-            "in a connect that hangs": _and_back(network("cut"), noticed(), wait(2.0)),
+            "while it waits to try again": _and_back(network("refuse"), wait(15.0)),
+            "in a connect that hangs": _and_back(
+                network("refuse"),
+                wait(3.0),
+                network("cut", fault=False),
+                # DingTalk's first wait is 20 s at the longest.
+                wait(20.0),
+            ),
             "in an open poll": _and_back(wait(5.0)),
             "with an agent at work": _and_back(say(ask="#sleep 15"), wait(1.0)),
             "with the loop blocked": _and_back(say(ask="#block 3"), wait(0.5)),
