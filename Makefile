@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS = --quiet --disable-pip-version-check
 BIN = .venv/bin
 
-.PHONY: demo test test-all lint format types arrows bench planted peers docs clean
+.PHONY: demo test lint format bench score planted peers docs clean
 
 # A minute of it; `.venv/bin/holdfast demo` goes on until Ctrl-C.
 demo: .venv/.demo
@@ -27,6 +27,10 @@ format: .venv/.dev
 
 planted: .venv/.dev
 	$(BIN)/python tools/planted_bugs.py
+
+# Every failure mode on every platform; some 40 minutes. The result belongs under docs/score/.
+score: .venv/.dev
+	$(BIN)/holdfast lab score --out docs/score
 
 bench: .venv/.dev
 	$(BIN)/python -m bench

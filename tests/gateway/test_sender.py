@@ -405,3 +405,21 @@ async def test_who_waits_for_a_sign_of_life_hears_of_the_loss_and_of_the_stop() 
     await table.close()
     assert now() - stopped <= 3.0
     assert table.states() == ["sent", "owed"]
+
+
+async def test_who_comes_back_while_a_failure_is_written_down_is_not_waited_for() -> None:
+    table = Table(mouth=Mouth(idempotent=True))
+    postpone = table.store.postpone
+
+    async def slowly(*args: object, **more: object) -> None:
+        table.sender.recipient_back()
+        await postpone(*args, **more)  # type: ignore[arg-type]
+
+    table.store.postpone = slowly  # type: ignore[method-assign]
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.NOT_SENT)] * 6
+    began = now()
+    await table.owe("a")
+    await table.quiet()
+    assert now() - began < 1.0  # the ladder would be at 32 s
+    await table.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,9 @@ from holdfast.adapters import discord_wire as wire
 from holdfast.adapters.discord_api import Api, failure, refused
 from holdfast.messages import Inbound
 from holdfast.opcode_gateway import KEPT
+
+SNOWFLAKE: Final = re.compile(r"[0-9]{1,20}")
+"""An id: 64 bits in decimal digits, https://discord.com/developers/docs/reference#snowflakes."""
 
 CHATS: Final = 20
 """Channels remembered: the cursor is stored with every message."""
@@ -35,7 +39,7 @@ LIMIT: Final = 10.0
 def remember(cursor: dict[str, Any], message: wire.Message) -> None:
     """A message of the gateway or of a history is being taken in."""
     chats: dict[str, list[str]] = dict(cursor.get(KEPT, {}))
-    if not (message.channel_id.isdecimal() and message.id.isdecimal()):
+    if not (SNOWFLAKE.fullmatch(message.channel_id) and SNOWFLAKE.fullmatch(message.id)):
         return  # nothing one could ask for
     last, _ = chats.pop(message.channel_id, ("0", ""))
     newest = max(last, message.id, key=int)  # an edit names an old message

@@ -166,15 +166,17 @@ class Sender:
         maybe = row.state is OutboxState.SENDING and not self._adapter.traits.idempotent
         unknowns = row.attempts if row.maybe_doubled else int(maybe)
         tries, failed_at = 0, 0.0  # of unknown fate, in this process
+        back = self._back
         reason = "the process died while sending"
         if maybe and await stored(self._account, self._doubtful, row, reason, unknowns):
             return
         while not self._stopping:
             if tries > 1:
                 await self._sign_of_life(failed_at)
-            await self._turn(row.message.chat, ready_at, binding)
+            await self._turn(row.message.chat, ready_at, binding, back)
             if self._stopping:
                 return
+            back = self._back  # whoever comes back from here on is not to be waited for
             try:
                 receipt = await self._try(row)
             except Exception as error:
@@ -215,11 +217,11 @@ class Sender:
                 return
             await asyncio.sleep(PROOF_LOOK)
 
-    async def _turn(self, chat: str, ready_at: float, binding: bool) -> None:
+    async def _turn(self, chat: str, ready_at: float, binding: bool, back: asyncio.Event) -> None:
         """Wait for the connection, the server's wait and the rate limits.
 
         A wait that the server did not ask for (not ``binding``) ends early when the account
-        comes back.
+        comes ``back``, or has come since the try that failed.
         """
         loop = asyncio.get_running_loop()
         wait = ready_at - loop.time()
@@ -228,7 +230,7 @@ class Sender:
         elif wait > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(ready_at):
-                    await self._back.wait()
+                    await back.wait()
         await self._up.wait()
         rate = self._adapter.traits.rate_chat
         now = loop.time()

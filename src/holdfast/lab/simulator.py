@@ -282,7 +282,12 @@ AHEAD: Final = 5.0
 """Seconds by which a platform that dates by the loop is ahead of the machine: while a bot starts,
 simulated time stands and the machine's does not."""
 
-_wall_clock: ContextVar[Callable[[], float]] = ContextVar("wall clock", default=time.time)
+
+def _system() -> float:
+    return time.time()
+
+
+_wall_clock: ContextVar[Callable[[], float]] = ContextVar("wall clock", default=_system)
 
 
 def wall_clock() -> float:
