@@ -19,7 +19,6 @@ NETWORK: Final = ("hole", "cut", "refuse", "rst", "fin", "freeze")
 """Switches of the cable, as likely as the platform's own misdeeds together."""
 
 PLAYS: Final = (
-    Play.ZOMBIE,
     Play.NO_ACK,
     Play.POLL_HANGS,
     Play.POLL_DRIPS,
@@ -43,7 +42,8 @@ PLAYS: Final = (
     Play.SEND_THROTTLED,
 )
 """What platforms do that may not cost a message. Those that make them forget their place or change
-the order on purpose have modes of their own."""
+the order on purpose have modes of their own; so has one that falls mute and goes on answering, for
+which another limit of silence holds (`logical-zombie`)."""
 
 REST: Final = (30.0, 900.0)
 """Seconds between two faults of an account."""
