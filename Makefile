@@ -10,7 +10,7 @@ demo: .venv/.demo
 	$(BIN)/holdfast demo --seconds 60
 
 test: .venv/.dev .venv-synapse/.done
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
