@@ -192,11 +192,9 @@ async def test_without_the_library_the_answer_says_what_to_install(
 @pytest.mark.real_time
 @pytest.mark.slow
 async def test_a_gateway_that_was_just_started_is_scraped(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    place = Place(tmp_path, pages="127.0.0.1:0")
     nobody = {"platform": "telegram", "token": "77:nobody", "base_url": "http://127.0.0.1:1"}
     place.write(bot=nobody)
-    with place.config.open("a") as file:
-        file.write('[web]\nlisten = "127.0.0.1:0"\n')
     async with place.gateway() as process, aiohttp.ClientSession() as session:
         found = re.search(r"http://127\.0\.0\.1:\d+/", process.log)
         assert found is not None, process.log
