@@ -254,7 +254,7 @@ def test_no_text_is_too_odd_for_one_line(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("platform", BUILT_IN)
 def test_only_the_configured_platforms_are_imported(platform: str) -> None:
     code = (
-        "import sys; from holdfast.adapters import find; "
+        "import sys; from holdfast.platforms import find; "
         f"find({platform!r}, 'here'); "
         "print({m.split('.')[2].split('_')[0] for m in sys.modules "
         "if m.startswith('holdfast.adapters.')})"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tools import generate_docs
 
-from holdfast.adapters import BUILT_IN, find
+from holdfast.adapters import BUILT_IN
 from holdfast.cli import parser
 from holdfast.config import (
     AccountKeys,
@@ -27,6 +27,7 @@ from holdfast.observe.history import Uptime
 from holdfast.observe.incidents import Action, Incident, Moment
 from holdfast.observe.metrics import METRICS
 from holdfast.observe.status import AccountStatus, CauseStatus, ProofStatus, Status
+from holdfast.platforms import find
 from holdfast.supervision import RULES, Policy, Published
 from holdfast.supervision.policy import preset
 from holdfast.web.events import Event

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from holdfast.adapter import Adapter, Disconnect, Health, Secret, Settings
-from holdfast.adapters import BUILT_IN, find
+from holdfast.adapters import BUILT_IN
 from holdfast.cli import logs, main
 from holdfast.cli.exits import Exit
 from holdfast.config import build
@@ -25,6 +25,7 @@ from holdfast.lab.faults.html import HtmlPortal
 from holdfast.lab.simulators.telegram import TelegramSimulator
 from holdfast.lab.stage import Stage
 from holdfast.messages import Outbound, Receipt
+from holdfast.platforms import find
 from holdfast.secrets import Redaction, redaction_of, resolve
 from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Cause, Kind

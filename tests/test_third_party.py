@@ -21,11 +21,12 @@ from typing import Any
 import pytest
 from tools import check_adapters
 
-from holdfast.adapters import BUILT_IN, ENTRY_POINTS, find
+from holdfast.adapters import BUILT_IN
 from holdfast.cli.exits import Exit
 from holdfast.config import build
 from holdfast.errors import ConfigError
 from holdfast.lab.simulator import Simulator
+from holdfast.platforms import ENTRY_POINTS, find
 from tests.cli.gateway import LIMIT, Place
 
 PACKAGE = Path(__file__).parents[1] / "examples/zulip-platform"

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from holdfast.adapter import Secret
-from holdfast.adapters import BUILT_IN, find
+from holdfast.adapters import BUILT_IN
 from holdfast.cli import parser
 from holdfast.cli.exits import Exit
 from holdfast.config import (
@@ -43,6 +43,7 @@ from holdfast.observe.alert_words import AlertDocument, AlertLine
 from holdfast.observe.history import Uptime
 from holdfast.observe.incidents import Action, Incident, Moment
 from holdfast.observe.status import AccountStatus, CauseStatus, ProofStatus, Status
+from holdfast.platforms import find
 from holdfast.supervision import PRESETS, RULES, Kind, Policy, Published, State
 from holdfast.supervision.states import ACTS, diagram
 from holdfast.web.events import Event

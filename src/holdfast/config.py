@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from holdfast.adapter import Adapter, Secret, Settings
-from holdfast.adapters import find
 from holdfast.backlog import ALL, UNITS, Backlog
 from holdfast.errors import ConfigError
 from holdfast.observe.alerts import Rules
+from holdfast.platforms import find
 from holdfast.secrets import Redaction, resolve
 from holdfast.store.protocol import DEDUPE_SECONDS
 from holdfast.supervision import Policy, PolicyError, preset

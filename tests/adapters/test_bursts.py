@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from holdfast.adapters import find
 from holdfast.lab.simulator import Simulator
 from holdfast.lab.simulators.dingtalk import DingTalkSimulator
 from holdfast.lab.simulators.discord import DiscordSimulator
@@ -14,6 +13,7 @@ from holdfast.lab.simulators.feishu import FeishuSimulator
 from holdfast.lab.simulators.mattermost import MattermostSimulator
 from holdfast.lab.simulators.qqbot import QQBotSimulator
 from holdfast.lab.simulators.slack import SlackSimulator
+from holdfast.platforms import find
 from tests.gateway.tools import Ledger, until
 from tests.harness import running
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from holdfast.adapters import find
 from holdfast.cli import main
 from holdfast.cli.boxes import MEANINGS
 from holdfast.cli.exits import Exit
 from holdfast.cli.journal import JOURNAL
+from holdfast.platforms import find
 from holdfast.store.protocol import Box
 from holdfast.web import control
 from holdfast.web.letters import STATES

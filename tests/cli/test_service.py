@@ -15,7 +15,7 @@ import pytest
 from holdfast.cli import main, service
 from holdfast.cli.exits import Exit
 from holdfast.service.systemd import Manager, check_account, program, run, variables
-from holdfast.service.unit import MARK, STATE, Scope, Unit, UnitError, quoted
+from holdfast.service.unit import HOMES, MARK, STATE, Scope, Unit, UnitError, quoted
 
 CONFIG = """\
 [gateway]
@@ -70,15 +70,11 @@ def test_the_machines_service_is_confined() -> None:
         assert line in lines
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"state_dir": Path("/home/me/state")},
-        {"config": Path("/root/holdfast.toml")},
-        {"program": ("/home/me/venv/bin/python", "-m", "holdfast.cli")},
-    ],
-)
-def test_what_it_needs_is_not_hidden_from_it(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("home", HOMES, ids=str)
+@pytest.mark.parametrize("key", ["program", "config", "state_dir"])
+def test_what_it_needs_is_not_hidden_from_it(key: str, home: Path) -> None:
+    place = home / "bot" / "holdfast"
+    changes: dict[str, Any] = {key: (str(place),) if key == "program" else place}
     assert "ProtectHome=yes" not in unit(**changes).text().splitlines()
 
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.lab.checker import Answer, History, Question, Row
+from holdfast.lab.fault import Fault
 from holdfast.lab.judge import GROWTH, SLACK, STOP, judge, judge_ending, lie, most_opens
 from holdfast.lab.mode import AT_ONCE, SILENCE, Expect
-from holdfast.lab.record import Ending, Fault, Moment, Record
+from holdfast.lab.record import Ending, Moment, Record
 from holdfast.lab.subjects import Left
 from holdfast.store.protocol import Box
 

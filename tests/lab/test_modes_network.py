@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from holdfast.lab.engine import Outcome, run
+from holdfast.lab.fault import Fault
 from holdfast.lab.faults.forward_proxy import ForwardProxy
 from holdfast.lab.mode import Step
 from holdfast.lab.modes import MODES
-from holdfast.lab.record import Fault, Record
+from holdfast.lab.record import Record
 from holdfast.lab.steps_owning import second
 from holdfast.lab.steps_telling import asked, few_lines, listen_to_log, tells_all
 from holdfast.lab.steps_world import by_proxy, explains

@@ -1,18 +1,6 @@
-"""The platforms. One file each; a file is imported only when a configuration names it.
-
-Third-party adapters are found by the entry-point group ``holdfast.adapters``, again only when a
-configuration names them.
-"""
+"""The platforms, each in files that begin with its name; `holdfast.platforms` finds them."""
 
 from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-from holdfast.errors import ConfigError
-
-if TYPE_CHECKING:
-    from holdfast.adapter import Adapter
 
 BUILT_IN = {
     "telegram": "holdfast.adapters.telegram:Telegram",
@@ -27,36 +15,3 @@ BUILT_IN = {
     "matrix": "holdfast.adapters.matrix:Matrix",
 }
 """Platform name -> where its adapter lives."""
-
-ENTRY_POINTS = "holdfast.adapters"
-
-
-def find(platform: str, where: str) -> type[Adapter]:
-    """The adapter of a platform. Raises ConfigError naming ``where`` and the known platforms."""
-    # Not above: the command line wants the names alone, and this costs twice what all of it does.
-    from holdfast.adapter import Adapter
-
-    if platform in BUILT_IN:
-        module, _, name = BUILT_IN[platform].partition(":")
-        adapter: object = getattr(import_module(module), name)
-    else:
-        from importlib import metadata
-
-        others = metadata.entry_points(group=ENTRY_POINTS)
-        if platform not in others.names:
-            known = ", ".join(sorted({*BUILT_IN, *others.names}))
-            raise ConfigError(where, f"unknown platform {platform!r}", f"known are: {known}")
-        try:
-            adapter = others[platform].load()
-        except Exception as error:  # somebody else's module: anything may come of importing it
-            what = f"the package of {platform!r} can not be loaded: {type(error).__name__}: {error}"
-            raise ConfigError(where, what, "Install it anew, or ask its author.") from error
-    if not (isinstance(adapter, type) and issubclass(adapter, Adapter)):
-        raise ConfigError(where, f"the entry point of {platform!r} is not an Adapter")
-    missing = [name for name in ("traits", "Settings") if not hasattr(adapter, name)]
-    missing += sorted(adapter.__abstractmethods__)
-    if missing:
-        raise ConfigError(where, f"the adapter of {platform!r} has no {', '.join(missing)}")
-    if adapter.traits.liveness.every <= 0:
-        raise ConfigError(where, f"the adapter of {platform!r} declares no proof of life")
-    return adapter

@@ -125,7 +125,7 @@ class Unattended:
 
     def traits(self, account: str) -> Traits:
         """See `Hands`."""
-        from holdfast.adapters import find
+        from holdfast.platforms import find
 
         return find(self._platforms()[account], f"{self._config}: [accounts.{account}]").traits
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.lab.checker import BAD, Kind, check
+from holdfast.lab.fault import Fault
 from holdfast.lab.mode import SILENCE, Expect
-from holdfast.lab.record import Ending, Fault, Moment, Record
+from holdfast.lab.record import Ending, Moment, Record
 
 STOP: Final = 5.0
 """Seconds in which every stop ends (promise P4)."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from holdfast.gateway.gateway import Gateway
 from holdfast.lab.faults.relay import Relay
-from holdfast.lab.stage import DEFAULT_LIMIT, SAMPLE, Fault, Stage, Verdict
+from holdfast.lab.stage import DEFAULT_LIMIT, SAMPLE, Stage, Trouble, Verdict
 
 READY = 20.0
 """Seconds in which all platforms should be connected; the play begins in any case."""
@@ -84,7 +84,7 @@ class Demo:
         self.told = 0
         """How many things happened in all."""
         self._ended = False
-        self._held: dict[str, Fault] = {}
+        self._held: dict[str, Trouble] = {}
         """Platforms whose cable a person has pulled."""
 
     # -- a person's hand ----------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Demo:
         await stage.all_recovered()
         self._tell(f"{stage.name}: connected again after {fault.recovery or 0.0:.1f} s")
 
-    def _strike(self, stage: Stage, trick: Trick) -> Fault:
+    def _strike(self, stage: Stage, trick: Trick) -> Trouble:
         limit = DEFAULT_LIMIT if stage.called else trick.limit
         self._tell(f"{stage.name}: {trick.name}")
         return stage.strike(trick.name, lambda: stage.cable(trick.switch), limit=limit)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from holdfast.lab.checker import History
+from holdfast.lab.fault import Fault
 from holdfast.lab.subjects import Left
 
 STOPS: Final = ("stopping", "stopped")
@@ -33,29 +34,6 @@ class Moment:
     attempt: int = 0
     flapping: bool = False
     attention: bool = False
-
-
-@dataclass(slots=True)
-class Fault:
-    """One fault that was inflicted, and how it went. Times on the loop's clock."""
-
-    name: str
-    began: float
-    healed: float | None = None
-    noticed: float | None = None
-    recovered: float | None = None
-
-    @property
-    def detection(self) -> float | None:
-        """Seconds until the status said so; None if it never did."""
-        return None if self.noticed is None else self.noticed - self.began
-
-    @property
-    def recovery(self) -> float | None:
-        """Seconds from the healing until connected and listening; None if it never was."""
-        if self.recovered is None or self.healed is None:
-            return None
-        return max(0.0, self.recovered - self.healed)
 
 
 @dataclass(slots=True)

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, Final
 
 from holdfast.lab.checker import Answer, History, Question, Row
+from holdfast.lab.fault import Fault
 from holdfast.lab.faults.relay import Mode as Network
 from holdfast.lab.faults.relay import Relay
 from holdfast.lab.injection import play
 from holdfast.lab.mode import Clock, Mode, Play
 from holdfast.lab.profile import Profile
-from holdfast.lab.record import Fault, Moment, Record
+from holdfast.lab.record import Moment, Record
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Running
 

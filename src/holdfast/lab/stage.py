@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from holdfast.lab.cable import HOST, Cable
+from holdfast.lab.fault import Fault
 from holdfast.lab.faults.relay import Relay
 from holdfast.lab.simulator import Simulator
 from holdfast.observe.status import AccountStatus, believed
@@ -26,30 +27,16 @@ PATIENCE = 20.0
 SAMPLE = 0.1
 """Seconds between two looks at the published status."""
 
+DEFAULT_LIMIT = 60.0
+"""The silence limit where no fault sets a tighter one."""
+
 
 @dataclass(slots=True)
-class Fault:
-    """One fault that was inflicted, and how it went. Times on the loop's clock."""
+class Trouble(Fault):
+    """A fault, and how long it may go unnoticed."""
 
-    name: str
-    began: float
-    limit: float
+    limit: float = DEFAULT_LIMIT
     """Seconds after which `connected` is a lie while the gateway is deaf."""
-    healed: float | None = None
-    noticed: float | None = None
-    recovered: float | None = None
-
-    @property
-    def detection(self) -> float | None:
-        """Seconds until the status said otherwise than connected; None if it healed before."""
-        return None if self.noticed is None else self.noticed - self.began
-
-    @property
-    def recovery(self) -> float | None:
-        """Seconds from the healing until connected and really listening again."""
-        if self.recovered is None or self.healed is None:
-            return None
-        return max(0.0, self.recovered - self.healed)
 
 
 @dataclass(slots=True)
@@ -97,7 +84,7 @@ class Stage:
     authority: Authority | None = None
     """Who signs the platform's certificates; None: it speaks in clear."""
     cable: Cable = field(init=False)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Trouble] = field(default_factory=list)
     lie: float = 0.0
     gaps: dict[tuple[float, float], tuple[float, float]] = field(default_factory=dict)
     """Every gap that was reported, in Unix seconds -> the same on the loop's clock."""
@@ -199,14 +186,14 @@ class Stage:
 
     # -- faults -------------------------------------------------------------------------------
 
-    def strike(self, name: str, inflict: Callable[[], object], *, limit: float) -> Fault:
+    def strike(self, name: str, inflict: Callable[[], object], *, limit: float) -> Trouble:
         """Inflict a fault now."""
         inflict()
-        fault = Fault(name, asyncio.get_running_loop().time(), limit)
+        fault = Trouble(name, asyncio.get_running_loop().time(), limit=limit)
         self.faults.append(fault)
         return fault
 
-    def heal(self, fault: Fault) -> None:
+    def heal(self, fault: Trouble) -> None:
         """Put the cable back."""
         if self.cable.broken:
             self.cable.heal()
@@ -267,7 +254,3 @@ class Stage:
             healed=len(recoveries),
             faults=len(self.faults),
         )
-
-
-DEFAULT_LIMIT = 60.0
-"""The silence limit where no fault sets a tighter one."""

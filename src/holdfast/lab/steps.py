@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from holdfast.lab.fault import Fault
 from holdfast.lab.faults.blocker import stall_virtual
 from holdfast.lab.mode import SILENCE, Ability, Play, Step
-from holdfast.lab.record import Fault
 from holdfast.lab.scene import PATIENCE, SWITCHES, Scene
 from holdfast.testing import VirtualTimeLoop
 
