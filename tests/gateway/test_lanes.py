@@ -236,17 +236,19 @@ async def test_a_stop_lets_a_running_handler_end_and_begins_no_other() -> None:
     assert [row.message.text for row in table.store.outbox.values()] == ["1"]
 
 
-async def test_what_took_every_attempt_down_with_it_is_buried_unasked() -> None:
-    table = Table(limits=Limits(attempts=2))
+@pytest.mark.parametrize("deaths", [1, 2])
+async def test_what_the_process_died_of_is_buried_unasked(deaths: int) -> None:
+    table = Table(limits=Limits(attempts=1 if deaths == 1 else 3))
     message = Inbound(id="poison", chat="c", sender="u", text="x")
     (row,) = await table.store.receive("bot", [message], None)
-    for _ in range(2):
+    for _ in range(deaths):
         await table.store.begin(row.row)
     await table.recover()
     await table.quiet()
     assert table.mouth.tries == []
     assert table.store.inbox[row.row].state is InboxState.DEAD
-    assert "2 attempts" in table.store.inbox[row.row].reason
+    assert table.store.inbox[row.row].attempts == deaths
+    assert f"died in attempt {deaths}" in table.store.inbox[row.row].reason
     await table.close()
 
 
@@ -414,12 +416,12 @@ async def test_a_stop_uncounts_only_the_attempt_that_it_ends() -> None:
     }
 
 
-async def test_last_attempts_after_deaths_are_made_one_at_a_time() -> None:
+async def test_attempts_after_a_death_are_made_one_at_a_time() -> None:
     running = most = 0
 
     async def agent(message: Inbound, turn: Turn) -> list[Reply]:
         nonlocal running, most
-        assert turn.attempt == 3
+        assert turn.attempt == 2
         running += 1
         most = max(most, running)
         await asyncio.sleep(1)
@@ -428,8 +430,7 @@ async def test_last_attempts_after_deaths_are_made_one_at_a_time() -> None:
 
     table = Table(agent=agent)
     said = [message(str(n), chat=str(n)) for n in range(4)]
-    for row in await table.store.receive("bot", said, None, begun={m.id for m in said}):
-        await table.store.begin(row.row)
+    await table.store.receive("bot", said, None, begun={m.id for m in said})
     table.sender.connected(True)
     await table.recover()
     await table.quiet()

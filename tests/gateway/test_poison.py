@@ -27,9 +27,9 @@ def lives(path: Path, how: str) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["reserve", "begin"])
-def test_it_dies_alone_after_as_many_deaths_as_attempts(tmp_path: Path, how: str) -> None:
+def test_it_is_given_up_unasked_after_two_deaths_and_dies_alone(tmp_path: Path, how: str) -> None:
     path = tmp_path / "j.db"
-    assert lives(path, how) == [DEATH, DEATH, DEATH, 0]
+    assert lives(path, how) == [DEATH, DEATH, 0]
     db = sqlite3.connect(path)
     rows = {
         id: (state, attempts, reason)
@@ -39,7 +39,7 @@ def test_it_dies_alone_after_as_many_deaths_as_attempts(tmp_path: Path, how: str
     }
     answered = {key for (key,) in db.execute("SELECT payload FROM outbox")}
     db.close()
-    assert rows.pop("poison") == ("dead", 4, "given up after 3 attempts")
+    assert rows.pop("poison") == ("dead", 2, "given up: the process died in attempt 2")
     assert {state for state, *_ in rows.values()} == {"done"}
     assert len(answered) == len(rows) == len(heard()) - 1
     # Those behind it were never tried before it was out of their way.

@@ -30,6 +30,9 @@ log = logging.getLogger("holdfast.lanes")
 RETRY_FIRST = 1.0
 """Seconds before a failed handler is tried again; doubles."""
 
+DEATHS = 2
+"""Attempts in which the process may have died before a message is given up: one is bad luck."""
+
 TYPING_AFTER = 0.5
 """Seconds a handler may take before the chat is shown that an answer is being written."""
 
@@ -74,6 +77,7 @@ class Lanes:
         self._begun: set[int] = set()
         """Rows whose newest attempt is counted, or is being counted, and has not ended."""
         self._last_chance = asyncio.Lock()
+        self._deadly = min(DEATHS, limits.attempts)
         self._stopping = False
 
     @property
@@ -159,7 +163,12 @@ class Lanes:
         lane = self._waiting[chat]
         try:
             while lane:
-                if self._is_suspect(lane[0]):
+                deaths = self._deaths(lane[0])
+                if deaths >= self._deadly:
+                    reason = f"given up: the process died in attempt {lane[0].attempts}"
+                    await self._bury(lane[0], reason)
+                elif deaths == self._deadly - 1 > 0:
+                    # One at a time, so that the guilty one takes no other last chance with it.
                     async with self._last_chance:
                         await self._one(lane[0])
                 else:
@@ -168,13 +177,13 @@ class Lanes:
         finally:
             del self._waiting[chat], self._tasks[chat]
 
-    def _is_suspect(self, row: Received) -> bool:
-        """Whether it has one attempt left, and the process died in the one before, perhaps of it.
+    def _deaths(self, row: Received) -> int:
+        """In how many attempts the process died, perhaps of this message; at the most.
 
-        Handled one at a time, the guilty one takes no other last attempt down with it.
+        Of the attempts before the newest nobody knows whether they failed or were deaths.
         """
         died = row.state is InboxState.HANDLING and row.row not in self._begun
-        return died and row.attempts >= self._limits.attempts - 1
+        return row.attempts if died else 0
 
     async def _one(self, row: Received) -> None:
         """Handle one message to its end: answered or buried, and so recorded."""
@@ -184,10 +193,6 @@ class Lanes:
             answers: list[Reply] | Exception
             try:
                 attempt = await self._begin(row)
-                if attempt > self._limits.attempts:
-                    # Every earlier attempt failed, or took the whole process down with it.
-                    await self._bury(row, f"given up after {attempt - 1} attempts")
-                    return
                 answers = await self._ask(row.message, attempt)
             except Exception as error:
                 answers = error

@@ -263,8 +263,6 @@ MODES = (
                 buried(1),
             )
         },
-        # The default of three leaves one more try, alone, to what only stood beside the poison.
-        gateway={"handler_attempts": 2},
         clock=Clock.REAL,
         why=KILLED,
     ),
