@@ -25,6 +25,7 @@ from holdfast.adapter import Traits
 from holdfast.adapters import BUILT_IN
 from holdfast.adapters.mattermost import Mattermost
 from holdfast.config import Config, load
+from holdfast.gateway import garbage
 from holdfast.gateway.gateway import Gateway
 from holdfast.store.journal import open_journal
 from holdfast.supervision import Published, Report
@@ -80,6 +81,7 @@ async def serve(config: Config, profile: Path | None) -> None:
         profiler = cProfile.Profile(time.thread_time)  # waiting for a processor costs nothing
         if profile is not None:
             profiler.enable()
+        garbage.settle()  # as `holdfast run` does
         print(json.dumps({"ready": True}), flush=True)
         await on_line(lambda: {"commits": store.counters.commits})
         if profile is not None:

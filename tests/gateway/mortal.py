@@ -48,10 +48,10 @@ async def main(path: str, how: str) -> None:
         can_type=lambda: False,
     )
     lanes.put(await store.unhandled("bot"))
-    begun = await lanes.reserve(heard()) if how == "reserve" else set()
+    begun = lanes.expect(heard()) if how == "expect" else set()
     rows = await store.receive("bot", heard(), None, begun=begun)
     lanes.put(rows)
-    if how == "reserve":
+    if how == "expect":
         await lanes.settle(heard(), begun, rows)
     while lanes.depth:  # noqa: ASYNC110  what it waits for tells nobody
         await asyncio.sleep(0.01)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.agents import Turn
 from holdfast.errors import StoreError
 from holdfast.gateway.lanes import Limits, compose
+from holdfast.gateway.suspects import HEAD_START
 from holdfast.messages import Attachment, Inbound, MediaKind, Reply
-from holdfast.store.protocol import InboxState
+from holdfast.store.protocol import InboxState, Owed
 from holdfast.testing import MemoryStore
 from tests.gateway.desk import Mouth, Table
 from tests.gateway.tools import census, now, until
@@ -329,20 +331,36 @@ async def test_a_message_that_is_asked_about_at_once_is_stored_as_begun() -> Non
     await table.close()
 
 
-async def test_of_one_burst_the_first_of_each_chat_is_begun_as_far_as_places_go() -> None:
+async def test_of_one_burst_the_first_of_each_chat_is_begun() -> None:
     table = Table(slots=asyncio.Semaphore(2))
     burst = [message("a1", "a"), message("a2", "a"), message("b1", "b"), message("c1", "c")]
-    assert await table.lanes.reserve(burst) == {"a1", "b1"}
+    assert table.lanes.expect(burst) == {"a1", "b1", "c1"}
     # While they are being stored, others of these chats come behind them.
-    assert await table.lanes.reserve([message("c2", "c")]) == set()
-    await table.lanes.settle(burst, {"a1", "b1"}, [])
+    assert table.lanes.expect([message("c2", "c")]) == set()
+    await table.lanes.settle(burst, {"a1", "b1", "c1"}, [])
     await table.lanes.settle([message("c2", "c")], (), [])
-    assert await table.lanes.reserve([message("c3", "c")]) == {"c3"}
+    assert table.lanes.expect([message("c3", "c")]) == {"c3"}
     await table.lanes.settle([message("c3", "c")], {"c3"}, [])
     await table.close()
 
 
-async def test_places_kept_for_what_was_not_stored_are_given_back() -> None:
+async def test_nothing_is_begun_while_all_places_are_taken() -> None:
+    async def agent(message: Inbound, turn: Turn) -> list[Reply]:
+        await asyncio.sleep(5)
+        return []
+
+    table = Table(agent=agent, slots=asyncio.Semaphore(1))
+    await table.hear("1", chat="a")
+    await asyncio.sleep(1)
+    assert table.lanes.expect([message("2", "b")]) == set()
+    await table.lanes.settle([message("2", "b")], (), [])
+    await table.quiet()
+    assert table.lanes.expect([message("3", "b")]) == {"3"}
+    await table.lanes.settle([message("3", "b")], {"3"}, [])
+    await table.close()
+
+
+async def test_what_is_known_already_is_not_tried() -> None:
     table = Table(slots=asyncio.Semaphore(1))
     table.sender.connected(True)
     for _ in range(3):
@@ -355,12 +373,12 @@ async def test_places_kept_for_what_was_not_stored_are_given_back() -> None:
     await table.close()
 
 
-async def test_one_id_keeps_one_place_whatever_chats_it_comes_from() -> None:
+async def test_one_id_is_begun_once_whatever_chats_it_comes_from() -> None:
     table = Table(slots=asyncio.Semaphore(2))
     twins = [message("1", "a"), message("1", "b")]
-    assert await table.lanes.reserve(twins) == {"1"}
+    assert table.lanes.expect(twins) == {"1"}
     await table.lanes.settle(twins, {"1"}, [])
-    assert await table.lanes.reserve([message("2", "a"), message("3", "b")]) == {"2", "3"}
+    assert table.lanes.expect([message("2", "a"), message("3", "b")]) == {"2", "3"}
     await table.lanes.settle([message("2", "a"), message("3", "b")], {"2", "3"}, [])
     await table.close()
 
@@ -368,7 +386,7 @@ async def test_one_id_keeps_one_place_whatever_chats_it_comes_from() -> None:
 async def test_what_a_stop_overtakes_while_it_is_stored_was_not_tried() -> None:
     table = Table(slots=asyncio.Semaphore(1))
     said = [message("1")]
-    begun = await table.lanes.reserve(said)
+    begun = table.lanes.expect(said)
     rows = await table.store.receive("bot", said, None, begun=begun)
     await table.lanes.stop(1.0)
     table.lanes.put(rows)
@@ -416,12 +434,15 @@ async def test_a_stop_uncounts_only_the_attempt_that_it_ends() -> None:
     }
 
 
-async def test_attempts_after_a_death_are_made_one_at_a_time() -> None:
+@pytest.mark.parametrize(("deaths", "most_at_once"), [(1, 4), (2, 1)])
+async def test_attempts_after_deaths_begin_one_by_one(deaths: int, most_at_once: int) -> None:
     running = most = 0
+    begun: list[float] = []
 
     async def agent(message: Inbound, turn: Turn) -> list[Reply]:
         nonlocal running, most
-        assert turn.attempt == 2
+        assert turn.attempt == deaths + 1
+        begun.append(asyncio.get_running_loop().time())
         running += 1
         most = max(most, running)
         await asyncio.sleep(1)
@@ -430,9 +451,34 @@ async def test_attempts_after_a_death_are_made_one_at_a_time() -> None:
 
     table = Table(agent=agent)
     said = [message(str(n), chat=str(n)) for n in range(4)]
-    await table.store.receive("bot", said, None, begun={m.id for m in said})
+    for row in await table.store.receive("bot", said, None, begun={m.id for m in said}):
+        for _ in range(deaths - 1):
+            await table.store.begin(row.row)
     table.sender.connected(True)
     await table.recover()
     await table.quiet()
-    assert (most, sorted(table.mouth.texts())) == (1, ["0", "1", "2", "3"])
+    assert (most, sorted(table.mouth.texts())) == (most_at_once, ["0", "1", "2", "3"])
+    assert min(b - a for a, b in pairwise(begun)) >= HEAD_START
+    await table.close()
+
+
+async def test_a_defect_ends_a_lane_aloud_and_the_next_message_has_a_new_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    table = Table()
+    defects = [RuntimeError("a defect")]
+
+    def on_owed(owed: list[Owed]) -> None:
+        if defects:
+            raise defects.pop()
+        table.sender.put(owed)
+
+    table.lanes._on_owed = on_owed
+    table.sender.connected(True)
+    await table.hear("1")
+    await table.quiet()
+    assert "lane ended by a defect" in caplog.text
+    await table.hear("2")
+    await table.quiet()
+    assert table.mouth.texts() == ["hi"]
     await table.close()

@@ -26,7 +26,7 @@ def lives(path: Path, how: str) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["reserve", "begin"])
+@pytest.mark.parametrize("how", ["expect", "begin"])
 def test_it_is_given_up_unasked_after_two_deaths_and_dies_alone(tmp_path: Path, how: str) -> None:
     path = tmp_path / "j.db"
     assert lives(path, how) == [DEATH, DEATH, 0]

@@ -320,9 +320,10 @@ async def test_prune_forgets_settled_rows_in_small_steps(
     clock.now += 2 * DAY
     assert await store.prune(2 * DAY + 1) == 0
     assert await store.prune(2 * DAY - 1) == 17
-    # Refused: 1 commit a table. Removed: 4 + 4 + 1 rows, then 4 + 4 + 0. For each table and time,
-    # a look at what is known; for each time, one for room to give back.
-    assert store.counters.commits - before == 2 + 3 + 3 + 4 + 2
+    # Refused: 1 commit a table. Removed: of 4 + 4 + 4 rows, then of 4 + 4 + 1, and a look at where
+    # there are no more. For each table and time, one at what is known; for each time, one for room
+    # to give back.
+    assert store.counters.commits - before == 2 + (3 + 1) + (3 + 1) + 4 + 2
     assert await store.depth("a") == Depth(inbox=2, ambiguous=1, dead=1)
     assert len(await store.receive("a", [inbound("0"), inbound("9")], None)) == 1
     await store.close()
@@ -368,8 +369,7 @@ async def test_what_can_not_be_encoded_is_refused(tmp_path: Path, call: Any) -> 
         (lambda s: s.owed("a"), "outbox_open"),
         (lambda s: s.depth("a"), "inbox_open"),
         (lambda s: s.depth("a"), "outbox_open"),
-        (lambda s: s.prune(), "inbox_settled"),
-        (lambda s: s.prune(), "outbox_settled"),
+        (lambda s: s.prune(), "INTEGER PRIMARY KEY"),
     ],
 )
 async def test_only_rows_of_interest_are_touched(tmp_path: Path, call: Any, index: str) -> None:
@@ -393,7 +393,7 @@ async def test_only_rows_of_interest_are_touched(tmp_path: Path, call: Any, inde
         return 0
 
     await store._write(explain)
-    assert any(f"USING INDEX {index}" in p or f"COVERING INDEX {index}" in p for p in plans)
+    assert any(f"USING {index}" in p or f"INDEX {index}" in p for p in plans)
     assert not any(plan.startswith("SCAN") for plan in plans if plan != "SCAN settings")
     assert not any("TEMP B-TREE FOR ORDER" in plan for plan in plans)
     await store.close()

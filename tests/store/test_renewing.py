@@ -96,9 +96,9 @@ async def test_what_can_still_be_read_is_taken_along(tmp_path: Path) -> None:
     path, clock = tmp_path / "j.db", Clock()
     store = await folded(path, clock)
     waiting = await store.unhandled("a")
-    # The list of what is settled is damaged, and nothing else.
+    # The list of what is open is damaged, and nothing else.
     db = sqlite3.connect(path)
-    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'inbox_settled'")
+    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'inbox_open'")
     db.close()
     content = bytearray(path.read_bytes())
     content[(page[0] - 1) * PAGE_SIZE : page[0] * PAGE_SIZE] = b"\xa5" * PAGE_SIZE

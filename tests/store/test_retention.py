@@ -9,7 +9,8 @@ import pytest
 
 from holdfast.config import build
 from holdfast.errors import ConfigError
-from holdfast.messages import Receipt
+from holdfast.messages import Inbound, Receipt
+from holdfast.store import pruning
 from holdfast.store.opening import PAGE_SIZE
 from holdfast.store.protocol import Box, InboxState, OutboxState
 from holdfast.store.sqlite import SqliteStore
@@ -86,6 +87,31 @@ async def test_rows_are_kept_for_the_retention_of_the_journal(tmp_path: Path) ->
     await store.close()
 
 
+async def test_rows_of_a_wrong_clock_do_not_keep_those_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "PRUNE_ROWS", 10)
+    clock = Clock()
+    store = await SqliteStore.open(tmp_path / "j.db", clock=clock)
+
+    async def settle(name: str) -> None:
+        for row in await store.receive("a", [inbound(f"{name}{n}") for n in range(25)], None):
+            await store.finish(row.row, [])
+
+    clock.now += 10 * DAY
+    await settle("ahead")
+    clock.now -= 10 * DAY
+    await settle("right")
+    clock.now += DAY + 1
+    await settle("young")
+    assert await store.prune() == 25
+    left = [entry.message for entry in await store.entries(Box.INBOX)]
+    assert {m.id.rstrip("0123456789") for m in left if isinstance(m, Inbound)} == {"ahead", "young"}
+    clock.now += 10 * DAY
+    assert await store.prune() == 50
+    await store.close()
+
+
 async def day(store: SqliteStore, clock: Clock, number: int, messages: int) -> int:
     """A day's traffic, pruned each hour as the gateway does; the largest size of the file."""
     largest = 0
@@ -125,13 +151,13 @@ async def test_room_taken_by_a_burst_is_given_back(tmp_path: Path) -> None:
 
     async def intake() -> int:
         count = 0
-        while not pruning.done():
+        while not pruned.done():
             count += len(await store.receive("a", [inbound(f"new-{count}")], None))
         return count
 
-    pruning = asyncio.ensure_future(store.prune())
+    pruned = asyncio.ensure_future(store.prune())
     taken = await intake()
-    assert await pruning == 3_000
+    assert await pruned == 3_000
     # One message a commit: the steps of the pruning were that many, and each let intake in.
     assert taken >= 3_000 // 500
     [first, *new] = await store.unhandled("a")

@@ -7,9 +7,10 @@ import importlib
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from holdfast.errors import ConfigError
 from holdfast.messages import Inbound, Reply
@@ -19,8 +20,7 @@ Answer = str | Reply | Sequence[str | Reply] | None
 """What a handler may return: nothing, one reply, or several in order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(Struct, frozen=True, kw_only=True):
     """The circumstances of one call of a handler."""
 
     account: str

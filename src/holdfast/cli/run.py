@@ -19,6 +19,7 @@ from holdfast.cli.exits import CommandFailed, Exit
 from holdfast.cli.journal import JOURNAL
 from holdfast.config import Config, load
 from holdfast.errors import ConfigError, StoreError
+from holdfast.gateway import garbage
 from holdfast.gateway.claims import Claims
 from holdfast.gateway.gateway import Gateway
 from holdfast.observe.history import FILE_NAME, History
@@ -74,6 +75,7 @@ async def serve(path: Path, redaction: logs.Redaction) -> Exit:
         try:
             await _listen(server)
             await pages.start()
+            garbage.settle()
             log.info("started accounts=%d pid=%d", len(gateway.desks), os.getpid())
             await signals.stop.wait()
             log.info("stopping")

@@ -55,11 +55,11 @@ class AccountTools:
 class Handlers(Protocol):
     """Who asks agents about what comes in; see `holdfast.gateway.lanes.Lanes`."""
 
-    async def reserve(self, messages: Iterable[Inbound]) -> Collection[str]:
+    def expect(self, messages: Iterable[Inbound]) -> Collection[str]:
         """Ids of messages whose handlers start as soon as they are stored."""
 
     async def settle(
-        self, messages: Iterable[Inbound], reserved: Collection[str], rows: Iterable[Received]
+        self, messages: Iterable[Inbound], expected: Collection[str], rows: Iterable[Received]
     ) -> None:
         """They were stored as these rows, or were not."""
 
@@ -67,14 +67,14 @@ class Handlers(Protocol):
 class Unasked:
     """Nobody is asked yet: implements `Handlers`."""
 
-    async def reserve(self, messages: Iterable[Inbound]) -> Collection[str]:
+    def expect(self, messages: Iterable[Inbound]) -> Collection[str]:
         """None."""
         return ()
 
     async def settle(
-        self, messages: Iterable[Inbound], reserved: Collection[str], rows: Iterable[Received]
+        self, messages: Iterable[Inbound], expected: Collection[str], rows: Iterable[Received]
     ) -> None:
-        """Nothing was kept."""
+        """Nothing was expected."""
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -212,7 +212,7 @@ class Account(Shell):
     async def _take_in(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
         dropped = self._passed_over(messages)
         wanted = [message for message in messages if message.id not in dropped]
-        begun = await self.handlers.reserve(wanted)
+        begun = self.handlers.expect(wanted)
         new: list[Received] = []
         try:
             new = await self._received(messages, cursor, dropped, begun)

@@ -21,6 +21,7 @@ from holdfast.agents import Agent, Turn
 from holdfast.errors import StoreError
 from holdfast.gateway.patience import Patience
 from holdfast.gateway.stored import stored
+from holdfast.gateway.suspects import Suspects
 from holdfast.messages import Attachment, Inbound, Outbound, Reply
 from holdfast.splitting import split
 from holdfast.store.protocol import InboxState, Owed, Received, Store
@@ -29,9 +30,6 @@ log = logging.getLogger("holdfast.lanes")
 
 RETRY_FIRST = 1.0
 """Seconds before a failed handler is tried again; doubles."""
-
-DEATHS = 2
-"""Attempts in which the process may have died before a message is given up: one is bad luck."""
 
 TYPING_AFTER = 0.5
 """Seconds a handler may take before the chat is shown that an answer is being written."""
@@ -65,6 +63,7 @@ class Lanes:
         self.failed = 0
         """Messages that became dead letters."""
         self._account, self._adapter, self._store = account, adapter, store
+        self._name = f"{account} lane"
         self._limits, self._slots = limits, slots
         self._patience = Patience(limits.timeout)
         self._on_owed, self._can_type = on_owed, can_type
@@ -72,12 +71,11 @@ class Lanes:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._coming: Counter[str] = Counter()
         """Messages of each chat that are being stored."""
-        self._reserved: set[str] = set()
-        """Ids of those for which a handler's place is kept."""
+        self._expected: set[str] = set()
+        """Ids of those whose first attempts are counted as they are stored."""
         self._begun: set[int] = set()
         """Rows whose newest attempt is counted, or is being counted, and has not ended."""
-        self._last_chance = asyncio.Lock()
-        self._deadly = min(DEATHS, limits.attempts)
+        self._suspects = Suspects(limits.attempts)
         self._stopping = False
 
     @property
@@ -85,55 +83,59 @@ class Lanes:
         """Messages received and not yet answered."""
         return sum(len(lane) for lane in self._waiting.values())
 
-    async def reserve(self, messages: Iterable[Inbound]) -> set[str]:
-        """Messages are about to be stored: the ids of those whose handlers will start at once.
+    def expect(self, messages: Iterable[Inbound]) -> set[str]:
+        """Messages are about to be stored: the ids of those whose handlers can start at once.
 
-        Their first attempts are to be counted in the commit that stores them. For each a handler's
-        place is kept until it is `put`; `settle` must follow in any case. Not for a message behind
-        another one of its chat: the death of a process in that one's handler is not its attempt.
-        Not where one attempt is all there is: a death between commit and handler would use it up.
+        Their first attempts are to be counted in the commit that stores them; `settle` must follow
+        in any case. Not for a message behind another one of its chat: the death of a process in
+        that one's handler is not its attempt. Not while all places are taken: it may have to wait
+        for long. Not where one attempt is all there is: a death between commit and handler would
+        use it up.
         """
         ids: set[str] = set()
+        free = not self._slots.locked() and not self._stopping and self._limits.attempts > 1
         for message in messages:
             chat = message.chat
-            free = not self._slots.locked() and not self._stopping and self._limits.attempts > 1
             first = chat not in self._tasks and chat not in self._coming
-            if free and first and message.id not in self._reserved:
-                await self._slots.acquire()  # free: it does not wait
-                self._reserved.add(message.id)
+            if free and first and message.id not in self._expected:
                 ids.add(message.id)
             self._coming[chat] += 1
+        self._expected |= ids
         return ids
 
     async def settle(
-        self, messages: Iterable[Inbound], reserved: Collection[str], rows: Iterable[Received]
+        self, messages: Iterable[Inbound], expected: Collection[str], rows: Iterable[Received]
     ) -> None:
-        """``messages`` were stored as ``rows``, or were not: give back the places nobody took."""
+        """``messages`` were stored as ``rows``, or were not: uncount attempts nobody makes."""
         for message in messages:
             self._coming[message.chat] -= 1
             if not self._coming[message.chat]:
                 del self._coming[message.chat]
-        left = self._reserved.intersection(reserved)
+        left = self._expected.intersection(expected)
         if left:
-            self._reserved -= left
-            for _ in left:
-                self._slots.release()
+            self._expected -= left
             await asyncio.gather(*(self._release(row) for row in rows if row.message.id in left))
 
     def put(self, rows: list[Received]) -> None:
         """Messages that are in the journal take their places in their lanes."""
         if self._stopping:
             return  # they stay in the journal and are handled after the restart
+        found = [
+            row
+            for row in rows
+            if row.state is InboxState.HANDLING and row.message.id not in self._expected
+        ]
+        if found:
+            self._suspects.accuse(found)
         for row in rows:
             chat = row.message.chat
             self._waiting.setdefault(chat, deque()).append(row)
             if chat not in self._tasks:
-                if row.state is InboxState.HANDLING and row.message.id in self._reserved:
-                    self._reserved.remove(row.message.id)
+                if row.state is InboxState.HANDLING and row.message.id in self._expected:
+                    self._expected.remove(row.message.id)
                     self._begun.add(row.row)
-                task = asyncio.create_task(self._lane(chat), name=f"{self._account} lane")
+                task = asyncio.create_task(self._lane(chat), name=self._name)
                 self._tasks[chat] = task
-                task.add_done_callback(_surface)
 
     async def stop(self, grace: float) -> None:
         """Let running handlers end within ``grace`` seconds, then cancel them. Nothing is lost."""
@@ -163,27 +165,20 @@ class Lanes:
         lane = self._waiting[chat]
         try:
             while lane:
-                deaths = self._deaths(lane[0])
-                if deaths >= self._deadly:
-                    reason = f"given up: the process died in attempt {lane[0].attempts}"
-                    await self._bury(lane[0], reason)
-                elif deaths == self._deadly - 1 > 0:
-                    # One at a time, so that the guilty one takes no other last chance with it.
-                    async with self._last_chance:
-                        await self._one(lane[0])
+                row = lane[0]
+                if row not in self._suspects:
+                    await self._one(row)
+                elif self._suspects.guilty(row):
+                    reason = f"given up: the process died in attempt {row.attempts}"
+                    await self._bury(row, reason)
                 else:
-                    await self._one(lane[0])
+                    async with self._suspects.turn(row):
+                        await self._one(row)
                 self._begun.discard(lane.popleft().row)
+        except Exception:
+            log.exception("lane ended by a defect account=%s", self._account)
         finally:
             del self._waiting[chat], self._tasks[chat]
-
-    def _deaths(self, row: Received) -> int:
-        """In how many attempts the process died, perhaps of this message; at the most.
-
-        Of the attempts before the newest nobody knows whether they failed or were deaths.
-        """
-        died = row.state is InboxState.HANDLING and row.row not in self._begun
-        return row.attempts if died else 0
 
     async def _one(self, row: Received) -> None:
         """Handle one message to its end: answered or buried, and so recorded."""
@@ -210,18 +205,15 @@ class Lanes:
             await asyncio.sleep(min(RETRY_FIRST * 2 ** (tries - 1), 60.0))
 
     async def _place(self, row: Received) -> bool:
-        """Take a handler's place, unless it was kept; False when nothing is begun any more."""
-        kept = row.row in self._begun
-        if not kept and not self._stopping:
+        """Take a handler's place; False when nothing is begun any more."""
+        if not self._stopping:
             await self._slots.acquire()
-        elif not kept:
-            return False
-        if self._stopping:
+            if not self._stopping:
+                return True
             self._slots.release()
-            if kept:
-                await self._release(row)
-            return False
-        return True
+        if row.row in self._begun:
+            await self._release(row)
+        return False
 
     async def _begin(self, row: Received) -> int:
         """The number of the attempt that begins, once it is counted."""
@@ -322,8 +314,3 @@ def compose(account: str, message: Inbound, answers: list[Reply], traits: Traits
 def _key(account: str, message_id: str, seq: int) -> str:
     digest = hashlib.blake2b(f"{account}\0{message_id}".encode(), digest_size=12).hexdigest()
     return f"{digest}-{seq}"
-
-
-def _surface(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("lane ended by a defect", exc_info=task.exception())

@@ -19,10 +19,11 @@ class CancelledInside(RuntimeError):
 
 
 class Patience:
-    """Awaits foreign code for so many seconds; belongs to one event loop."""
+    """Awaits foreign code for so many seconds; belongs to the running event loop."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
         self._ends: dict[asyncio.Task[Any], float] = {}
         """Tasks that wait, the oldest first, until when."""
         self._timer: asyncio.TimerHandle | None = None
@@ -34,7 +35,7 @@ class Patience:
         cancellation that is not ours is a failure like any other, CancelledInside: passed on, it
         would end the caller's task as if that had been told to stop.
         """
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         before = task.cancelling()
         self._begin(task)
@@ -51,18 +52,16 @@ class Patience:
                 task.uncancel()
 
     def _begin(self, task: asyncio.Task[Any]) -> None:
-        loop = asyncio.get_running_loop()
-        self._ends[task] = end = loop.time() + self._seconds
+        self._ends[task] = end = self._loop.time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_at(end, self._look)
+            self._timer = self._loop.call_at(end, self._look)
 
     def _look(self) -> None:
         """Interrupt whoever is overdue, and look again when the next one can be."""
-        loop = asyncio.get_running_loop()
         self._timer = None
         for task, end in list(self._ends.items()):
-            if end > loop.time():
-                self._timer = loop.call_at(end, self._look)
+            if end > self._loop.time():
+                self._timer = self._loop.call_at(end, self._look)
                 return
             del self._ends[task]
             task.cancel()

@@ -85,6 +85,7 @@ class Sender:
         self.last_sent: float | None = None
         """Unix seconds of the last acceptance."""
         self._account, self._adapter, self._store = account, adapter, store
+        self._name = f"{account} sender"
         self._ambiguous, self._clock, self._rand = ambiguous, clock, rand
         self._on_credentials, self._proof = on_credentials, proof
         self._patience = Patience(SEND_LIMIT)
@@ -123,9 +124,8 @@ class Sender:
             chat = row.message.chat
             self._chats.setdefault(chat, deque()).append(row)
             if chat not in self._tasks:
-                task = asyncio.create_task(self._drain(chat), name=f"{self._account} sender")
+                task = asyncio.create_task(self._drain(chat), name=self._name)
                 self._tasks[chat] = task
-                task.add_done_callback(_surface)
 
     async def stop(self, grace: float) -> None:
         """Let tries under way end within ``grace`` seconds, then cancel. The rest stays owed."""
@@ -147,6 +147,8 @@ class Sender:
                 if self._stopping:
                     return
                 queue.popleft()
+        except Exception:
+            log.exception("sender ended by a defect account=%s", self._account)
         finally:
             del self._chats[chat], self._tasks[chat]
             if not queue:
@@ -308,8 +310,3 @@ def _outcome(error: Exception) -> Outcome:
             return Outcome.NOT_SENT  # no token, no permission: the account's trouble, not its own
         case _:
             return Outcome.UNKNOWN
-
-
-def _surface(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("sender ended by a defect", exc_info=task.exception())

@@ -6,9 +6,10 @@ import itertools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from holdfast.errors import StoreError
 from holdfast.messages import Gap, Inbound, Outbound, Receipt

@@ -39,7 +39,7 @@ OPEN = {box: f"state NOT IN ({_among(states)})" for box, states in SETTLED.items
 """The condition of the partial index ``*_open``: rows that are not final."""
 
 ENDED = {box: f"state IN ({_among(states)})" for box, states in SETTLED.items()}
-"""The condition of the partial index ``*_settled``."""
+"""Rows that are final."""
 
 
 def entries(

@@ -114,8 +114,7 @@ def no_such_gap(id: int) -> NotMendable:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, kw_only=True):
     """An inbound message in the journal."""
 
     row: int
@@ -129,8 +128,7 @@ class Received:
     """Why it is dead or dropped."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owed:
+class Owed(msgspec.Struct, frozen=True, kw_only=True):
     """An outbound message in the journal."""
 
     row: int

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 
+from holdfast.store.known import BORN
 from holdfast.store.mending import ENDED
 from holdfast.store.protocol import Box
 from holdfast.store.writer import Operation
 
 PRUNE_ROWS = 500
-"""Rows removed in one commit, so that intake waits milliseconds and not seconds."""
+"""Rows looked at and removed in one commit, so that intake waits milliseconds and not seconds."""
 
 FREE_PAGES = 1024
 """Free pages (4 MiB) a file may always keep: what the next messages will take anyway."""
@@ -22,13 +23,26 @@ GIVE_BACK_PAGES = 500
 """Pages given back to the disk in one commit."""
 
 
-def remove(box: Box, before: float, rows: int) -> Operation[int]:
-    """Remove the rows settled longest ago, ``rows`` at most, if before ``before`` (Unix s)."""
-    statement = (
-        f"DELETE FROM {box} WHERE id IN (SELECT id FROM {box} WHERE {ENDED[box]}"
-        " AND settled_at < ? ORDER BY settled_at LIMIT ?)"
-    )
-    return lambda db: db.execute(statement, (before, rows)).rowcount
+def remove(box: Box, after: int, before: float, now: float) -> Operation[tuple[int, int | None]]:
+    """Of the next `PRUNE_ROWS` rows above ``after``, remove what was settled ``before`` (Unix s).
+
+    How many it removed, and after which row to go on: None when younger rows begin. An index of
+    what is settled would do it in fewer looks, and cost two of its pages for each message. Rows
+    dated after ``now``, by a clock that has been put right since, are no sign of younger ones.
+    """
+    look = f"SELECT id, {BORN[box]} FROM {box} WHERE id > ? ORDER BY id LIMIT {PRUNE_ROWS}"
+    delete = f"DELETE FROM {box} WHERE id > ? AND id <= ? AND {ENDED[box]} AND settled_at < ?"
+
+    def operation(db: sqlite3.Connection) -> tuple[int, int | None]:
+        rows = db.execute(look, (after,)).fetchall()
+        if not rows:
+            return 0, None
+        upto = rows[-1][0]
+        removed = db.execute(delete, (after, upto, before)).rowcount
+        young = any(before <= born <= now for _, born in rows)
+        return removed, None if young else upto
+
+    return operation
 
 
 def give_back(pages: int) -> Operation[int]:

@@ -29,13 +29,11 @@ _outbound = msgspec.msgpack.Decoder(Outbound)
 # -- messages in the boxes ------------------------------------------------------------------------
 
 
-def changed(done: sqlite3.Cursor, db: sqlite3.Connection, table: str, row: int) -> None:
-    """Raise StoreError `store_wrong_state` when a guarded UPDATE found no row to change."""
-    if done.rowcount:
-        return
+def wrong_state(db: sqlite3.Connection, table: str, row: int) -> StoreError:
+    """Why a guarded UPDATE found no row to change."""
     found = db.execute(f"SELECT state FROM {table} WHERE id = ?", (row,)).fetchone()
     problem = f"{table} row {row} " + (f"is {found[0]}" if found else "does not exist")
-    raise StoreError("store_wrong_state", problem, "its state allows no such change")
+    return StoreError("store_wrong_state", problem, "its state allows no such change")
 
 
 def owe(

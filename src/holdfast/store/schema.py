@@ -144,6 +144,13 @@ CREATE INDEX outbox_settled ON outbox (settled_at) WHERE state IN ('sent', 'drop
 """
 # Known ids of both boxes are found by hash and kept in runs: see `holdfast.store.known`. Only a new
 # table lets go of its own index of them.
+
+_FOURTH = """
+DROP INDEX inbox_settled;
+DROP INDEX outbox_settled;
+"""
+# Two pages of an index for each message, to find what may be pruned: see `pruning.remove`.
+
 Step = Callable[[sqlite3.Connection], None]
 """What a script can not do; it runs in the same transaction, after the script."""
 
@@ -151,6 +158,7 @@ MIGRATIONS: tuple[tuple[str, Step | None], ...] = (
     (_FIRST, None),
     (_SECOND, None),
     (_THIRD, known.learn),
+    (_FOURTH, None),
 )
 """Scripts, oldest first. ``PRAGMA user_version`` says how many of them a file has been through."""
 

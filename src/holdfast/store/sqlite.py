@@ -41,7 +41,6 @@ from holdfast.store.protocol import (
 from holdfast.store.rows import (
     INBOX_COLUMNS,
     OUTBOX_COLUMNS,
-    changed,
     from_json,
     in_turn,
     new_received,
@@ -51,6 +50,7 @@ from holdfast.store.rows import (
     pack,
     received,
     to_json,
+    wrong_state,
 )
 from holdfast.store.writer import Counters, Operation
 from holdfast.threads import DAEMONS
@@ -195,14 +195,15 @@ class SqliteStore:
         """An agent takes the message: count and return the attempt, from 1."""
 
         def operation(db: sqlite3.Connection) -> int:
-            done = db.execute(
+            begun = db.execute(
                 "UPDATE inbox SET state = 'handling', attempts = attempts + 1"
-                " WHERE id = ? AND state IN ('received', 'handling')",
+                " WHERE id = ? AND state IN ('received', 'handling') RETURNING attempts",
                 (row,),
             )
-            changed(done, db, "inbox", row)
-            found = db.execute("SELECT attempts FROM inbox WHERE id = ?", (row,))
-            return int(found.fetchone()[0])
+            found = begun.fetchone()
+            if found is None:
+                raise wrong_state(db, "inbox", row)
+            return int(found[0])
 
         return await self._write(operation)
 
@@ -223,12 +224,13 @@ class SqliteStore:
         def operation(db: sqlite3.Connection) -> list[Owed]:
             done = db.execute(
                 "UPDATE inbox SET state = 'done', settled_at = ?"
-                " WHERE id = ? AND state IN ('received', 'handling')",
+                " WHERE id = ? AND state IN ('received', 'handling') RETURNING account",
                 (now, row),
             )
-            changed(done, db, "inbox", row)
-            found = db.execute("SELECT account FROM inbox WHERE id = ?", (row,))
-            return owe(db, self._known[Box.OUTBOX], found.fetchone()[0], packed, now)
+            found = done.fetchone()
+            if found is None:
+                raise wrong_state(db, "inbox", row)
+            return owe(db, self._known[Box.OUTBOX], found[0], packed, now)
 
         rows = await self._write(operation)
         self._working.end(Box.INBOX, row)
@@ -427,12 +429,13 @@ class SqliteStore:
         forgotten too. Works in small commits among everybody else's, and gives room back.
         """
         age = self.retention if older_than is None else older_than
-        before = self.clock() - max(age, DEDUPE_SECONDS)
+        now = self.clock()
+        before = now - max(age, DEDUPE_SECONDS)
         removed = 0
         for box in Box:
-            count = rows = pruning.PRUNE_ROWS
-            while count == rows:
-                count = await self._write(pruning.remove(box, before, rows))
+            after: int | None = 0
+            while after is not None:
+                count, after = await self._write(pruning.remove(box, after, before, now))
                 removed += count
             await self._write(partial(self._known[box].forget, before=before))
         while await self._write(pruning.give_back(pruning.GIVE_BACK_PAGES)):
@@ -486,6 +489,7 @@ class SqliteStore:
         self, table: str, row: int, statement: str, values: tuple[Any, ...]
     ) -> asyncio.Future[None]:
         def operation(db: sqlite3.Connection) -> None:
-            changed(db.execute(statement, values), db, table, row)
+            if not db.execute(statement, values).rowcount:
+                raise wrong_state(db, table, row)
 
         return self._write(operation)

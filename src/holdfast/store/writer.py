@@ -183,10 +183,8 @@ class Reader(Worker):
             raise trouble(error, self.place.path) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Write:
-    operation: Operation[Any]
-    caller: asyncio.Future[Any]
+_Write = tuple[Operation[Any], asyncio.Future[Any]]
+"""An operation, and who waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +206,7 @@ class GroupWriter(Worker):
         super().__init__(place, hooks)
         self.pace = Pace()
         self._counters = counters
+        self._loop = asyncio.get_running_loop()
         self._pending: list[_Write] = []
         self._batch: asyncio.Future[_Outcome] | None = None
         self._last_moment = float("inf")
@@ -222,8 +221,8 @@ class GroupWriter(Worker):
         Cancelling the future before its commit begins takes the operation back; later it only
         stops waiting: the write may still be committed. Neighbours notice neither.
         """
-        caller: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Write(operation, caller))
+        caller: asyncio.Future[T] = self._loop.create_future()
+        self._pending.append((operation, caller))
         if self._batch is None:
             self._begin()
         return caller
@@ -234,13 +233,13 @@ class GroupWriter(Worker):
             await asyncio.wait([self._batch])
 
     def _begin(self) -> None:
-        writes = [write for write in self._pending if not write.caller.cancelled()]
+        writes = [(work, caller) for work, caller in self._pending if not caller.cancelled()]
         self._pending.clear()
         if not writes:
             self._batch = None
             return
-        self._batch = asyncio.get_running_loop().run_in_executor(
-            self.executor, self._commit, [write.operation for write in writes]
+        self._batch = self._loop.run_in_executor(
+            self.executor, self._commit, [operation for operation, _ in writes]
         )
         self._batch.add_done_callback(partial(self._settle, writes))
 
@@ -249,13 +248,13 @@ class GroupWriter(Worker):
         self._begin()
         outcome = batch.result()
         self._count(outcome)
-        for write, result in zip(writes, outcome.results, strict=True):
-            if write.caller.cancelled():
+        for (_, caller), result in zip(writes, outcome.results, strict=True):
+            if caller.cancelled():
                 continue
             if isinstance(result, Exception):
-                write.caller.set_exception(result)
+                caller.set_exception(result)
             else:
-                write.caller.set_result(result)
+                caller.set_result(result)
 
     def _count(self, outcome: _Outcome) -> None:
         self._counters.failing = not outcome.committed
