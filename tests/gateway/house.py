@@ -27,6 +27,7 @@ def parrot(
     agent: str = "echo",
     policy: Mapping[str, Any] | None = None,
     ambiguous: str = "resend",
+    proxy: str | None = None,
     **settings: Any,
 ) -> AccountConfig:
     """An account's configuration; each account is a bot of its own."""
@@ -37,7 +38,7 @@ def parrot(
         settings=ParrotSettings(url=url, **{"bot": name, **settings}),
         agent=agent,
         policy=preset("parrot", policy),
-        proxy=None,
+        proxy=proxy,
         ambiguous=ambiguous,
     )
 

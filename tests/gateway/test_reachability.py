@@ -23,6 +23,7 @@ from holdfast.gateway.reachability import (
     Reachability,
     Turns,
 )
+from holdfast.lab.faults.forward_proxy import ForwardProxy
 from holdfast.lab.faults.html import HtmlPortal
 from holdfast.lab.faults.relay import Relay
 from holdfast.supervision import Published
@@ -140,9 +141,9 @@ async def test_news_of_the_network_hurry_the_next_probe() -> None:
 
 async def ask(url: str) -> tuple[bool, float]:
     """Whether an endpoint counts as up, and how long it took to know."""
-    reachability = Reachability(Net(Resolver()))
+    reachability = Reachability()
     began = now()
-    up = await reachability._ask(url + "/deep/path")
+    up = await reachability._ask(Net(Resolver()), url + "/deep/path")
     took = now() - began
     await reachability.stop()
     return up, took
@@ -192,7 +193,7 @@ class News:
 )
 async def test_the_kernels_news_reach_everybody(news: News) -> None:
     changes: list[str] = []
-    reachability = Reachability(Net(Resolver()))
+    reachability = Reachability()
     reachability._on_change = lambda: changes.append("change")
     reachability._netlink = news  # type: ignore[assignment]
     reachability._news()
@@ -256,6 +257,37 @@ async def test_an_attempt_that_hangs_at_the_return_without_a_reset_is_restarted(
                 await asyncio.sleep(1.5)
                 relay.pass_()
                 await back_within(gateway, "bot", 5.0)
+
+
+async def test_each_account_is_probed_by_its_own_proxy(tmp_path: Path) -> None:
+    """One whose proxy is back comes back, although the proxy of its neighbour stays dead."""
+    async with (
+        Aviary() as aviary,
+        ForwardProxy() as ours,
+        ForwardProxy() as theirs,
+        house(
+            tmp_path,
+            parrot("ours", aviary.url, proxy=ours.url),
+            parrot("theirs", aviary.url, proxy=theirs.url),
+            parrot("direct", aviary.url, proxy=""),
+        ) as gateway,
+    ):
+        names = ("ours", "theirs", "direct")
+        for name in names:
+            await reach(gateway, name, Published.CONNECTED)
+        for proxy in (ours, theirs):
+            proxy.hang()
+        for name in names:
+            gateway.kick(name)
+        for name in names[:2]:
+            await reach(gateway, name, Published.RETRYING)
+        await reach(gateway, "direct", Published.CONNECTED)
+        await asyncio.sleep(300)
+        ours.ok()
+        await back_within(gateway, "ours", 5.0)
+        assert gateway.desk("theirs").account.view().published is Published.RETRYING
+        theirs.ok()
+        await back_within(gateway, "theirs", 5.0)
 
 
 async def test_no_endpoint_is_asked_while_all_is_well(tmp_path: Path) -> None:

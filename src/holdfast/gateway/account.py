@@ -108,7 +108,7 @@ class Account(Shell):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(name, policy, rand)
-        self.adapter, self.hooks = adapter, hooks
+        self.adapter, self.hooks, self.net = adapter, hooks, net
         self.received = 0
         """Messages taken in by this process; duplicates are not counted."""
         self.passed_over = 0
@@ -119,7 +119,7 @@ class Account(Shell):
         self.last_inbound: float | None = None
         """Unix seconds."""
         self.last_gap: Gap | None = None
-        self._store, self._net, self._send_client = store, net, send_client
+        self._store, self._send_client = store, send_client
         self._backlog = backlog
         self._ready_at: float | None = None
         """Unix seconds since when a connection has been ready, without a break."""
@@ -191,7 +191,7 @@ class Account(Shell):
 
     def new_http(self) -> HttpClient:
         """A client on a fresh pool."""
-        return self._net.client()
+        return self.net.client()
 
     async def load_cursor(self) -> dict[str, Any]:
         """The stored position in the platform's stream. Raises StoreError."""

@@ -119,8 +119,7 @@ class Gateway:
         self._resolver, self._tls = resolver or Resolver(), tls
         self._rand, self._clock = rand, clock
         self.alerting = Alerting(self, Net(self._resolver, config.gateway.proxy), clock)
-        reached = Net(self._resolver, config.gateway.proxy, tls)
-        self._reachability = Reachability(reached, rand=rand)
+        self._reachability = Reachability(rand=rand)
         self._reporter, self._ledger = Reporter(), Ledger()
         self._status = StatusWriter(
             config.state_dir / FILE_NAME, self.status, period=max(pulse, PERIOD)
@@ -441,7 +440,7 @@ class Gateway:
         if desk is not None and desk.account is account:
             desk.sender.connected(view.published is Published.CONNECTED)
         self._reachability.report(
-            name, account.adapter.endpoint, view, partial(account.kick, operator=False)
+            name, account.adapter.endpoint, account.net, view, partial(account.kick, operator=False)
         )
         self._status.changed()
         self._ledger.report(name, account.adapter.platform, report)

@@ -1,8 +1,9 @@
 """Notices that a network is back, so that no account sleeps through it in its back-off.
 
-While accounts are down for want of a connection, one prober per endpoint (not per account) asks it
-for any sign of life. When an endpoint that was unreachable answers again, the accounts waiting for
-it are kicked once each, spread out so that thousands do not log in at the same instant.
+While accounts are down for want of a connection, one prober per endpoint and proxy (not per
+account) asks for any sign of life. When an endpoint that was unreachable answers again, the
+accounts waiting for it are kicked once each, spread out so that thousands do not log in at the same
+instant.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import random
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 from holdfast.adapter import HttpFailed
@@ -124,13 +126,17 @@ class Prober:
 
 
 class Reachability:
-    """All probers of a gateway, and the kernel's own news of the network."""
+    """All probers of a gateway, and the kernel's own news of the network.
 
-    def __init__(self, net: Net, *, rand: Callable[[], float] = random.random) -> None:
-        self._net, self._rand = net, rand
+    Accounts share a prober when they go to the same endpoint by the same proxy: a proxy that is
+    dead says nothing about the road of others.
+    """
+
+    def __init__(self, *, rand: Callable[[], float] = random.random) -> None:
+        self._rand = rand
         self._turns = Turns(rand)
-        self._probers: dict[str, Prober] = {}
-        self._client: HttpClient | None = None
+        self._probers: dict[tuple[str, Net], Prober] = {}
+        self._clients: dict[Net, HttpClient] = {}
         self._netlink: socket.socket | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._on_change: Callable[[], None] = lambda: None
@@ -157,32 +163,38 @@ class Reachability:
             asyncio.get_running_loop().remove_reader(self._netlink)
             self._netlink.close()
             self._netlink = None
-        if self._client is not None:
-            await self._client.close()
+        await asyncio.gather(*(client.close() for client in self._clients.values()))
 
-    def report(self, name: str, endpoint: str, view: View, kick: Callable[[], None]) -> None:
-        """Look at an account's new state: it begins or ends to wait for its endpoint."""
+    def report(
+        self, name: str, endpoint: str, net: Net, view: View, kick: Callable[[], None]
+    ) -> None:
+        """Look at an account's new state: it begins or ends to wait for its endpoint.
+
+        ``net`` is how the account reaches it, and how it is asked.
+        """
         if not endpoint:
             return
-        prober = self._probers.get(endpoint)
+        prober = self._probers.get((endpoint, net))
         kind = view.cause.kind if view.cause is not None else None
         if view.published is Published.RETRYING and kind in WAITS_FOR_NETWORK:
             if prober is None:
-                prober = Prober(endpoint, self._ask, turns=self._turns, rand=self._rand)
-                self._probers[endpoint] = prober
+                ask = partial(self._ask, net)
+                prober = Prober(endpoint, ask, turns=self._turns, rand=self._rand)
+                self._probers[endpoint, net] = prober
             prober.wait(name, kick)
             if view.state is State.BACKOFF and kind in (Kind.UNREACHABLE, Kind.TIMEOUT):
                 prober.hurry()
         elif prober is not None:
             prober.leave(name)
 
-    async def _ask(self, url: str) -> bool:
+    async def _ask(self, net: Net, url: str) -> bool:
         """Whether anything that speaks HTTP answers there and is not itself broken."""
-        if self._client is None:
-            self._client = self._net.client()
+        client = self._clients.get(net)
+        if client is None:
+            client = self._clients[net] = net.client()
         parts = urlsplit(url)
         try:
-            reply = await self._client.request(
+            reply = await client.request(
                 "HEAD",
                 f"{parts.scheme}://{parts.netloc}/",
                 headers={"Connection": "close"},
