@@ -86,6 +86,29 @@ async def test_uptime_is_piece_by_piece_up_to_now(tmp_path: Path) -> None:
         assert again == found
 
 
+async def test_who_asks_writes_nothing_but_news(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        for name in ("polly", "jack"):
+            history.report(name, UP)
+        await asyncio.sleep(5)
+        with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+
+            def commits() -> int:
+                """Changes with each transaction of another connection."""
+                (number,) = db.execute("PRAGMA data_version").fetchone()
+                return int(number)
+
+            before = commits()
+            (hour,) = await history.uptime("polly", HOUR, 1)
+            assert (hour.up, await history.incidents(), await history.actions()) == (5, [], [])
+            assert commits() == before
+            history.act(action())
+            assert await history.actions() == [action()]
+            assert commits() != before
+        (hour,) = await history.uptime("jack", HOUR, 1)
+        assert hour.up == 5
+
+
 async def test_a_kill_costs_seconds_and_ends_incidents_as_unseen(tmp_path: Path) -> None:
     history = History(tmp_path / FILE_NAME, clock)
     await history.start()

@@ -111,7 +111,7 @@ def test_an_outage_with_its_cause_attempts_proofs_and_recovery() -> None:
     assert incident.last_cause is not None
     assert (incident.cause.code, incident.last_cause.code) == ("parrot_lost", "parrot_silent")
     assert incident.attempts == 2
-    assert (incident.life_before, incident.life_after) == (T0, T0 + 25.75)
+    assert (incident.life_before, incident.life_after) == (T0 + 6, T0 + 25.75)
     assert not incident.escalated
     assert [(one.at - T0, one.state) for one in incident.moments] == [
         (10, "retrying"),
@@ -123,6 +123,16 @@ def test_an_outage_with_its_cause_attempts_proofs_and_recovery() -> None:
     ]
     assert incident.moments[0].retry_in == 5.0
     assert (incident.moments[-1].code, incident.moments[-1].message) == ("", "")
+
+
+def test_life_before_is_the_last_proof_while_it_was_connected() -> None:
+    """Not that of the report before, and nothing a peer says to one whom it does not let in."""
+    lost = report(Published.RETRYING, cause=SILENT, proof=45.0)
+    assert only(told((0, UP), (3_600, lost))).life_before == T0 + 3_555
+    refused = report(Published.RETRYING, cause=LOST, generation=2, proof=0.5)
+    resumed = told((0, UP), (9, report(Published.STOPPED, proof=2.0)), (60, DIALS), (61, refused))
+    assert only(resumed).life_before == T0 + 7
+    assert only(told((0, DIALS), (1, refused))).life_before is None
 
 
 def test_the_first_try_after_a_start_is_no_incident_until_it_fails() -> None:

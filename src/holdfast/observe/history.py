@@ -69,7 +69,7 @@ class _Write:
 
 
 class History:
-    """The one writer and reader of a history file.
+    """The one writer and reader of a history file. Being asked writes no uptimes.
 
     `report` and `act` only note and never fail; the rest raises StoreError when the file does not
     answer. Cancelling any call is safe.
@@ -139,7 +139,7 @@ class History:
 
         Raises StoreError.
         """
-        await self._write()
+        await self._news()
         return await self._call(lambda file: file.incidents(account, since, limit))
 
     async def uptime(self, account: str, size: int, count: int) -> list[Uptime]:
@@ -147,15 +147,20 @@ class History:
 
         A piece of which nothing is known is there with zeros. Raises StoreError.
         """
-        await self._write(everything=True)
-        newest = int(self._clock() // size) * size
-        starts = range(newest - (count - 1) * size, newest + 1, size)
-        found = await self._call(lambda file: file.uptime(account, size, starts.start))
+        async with self._writing:  # or what is written meanwhile would be told twice
+            await self._written()
+            now = self._clock()
+            newest = int(now // size) * size
+            starts = range(newest - (count - 1) * size, newest + 1, size)
+            counted = self._chronicle.counted(account, size, starts, now)
+            found = await self._call(lambda file: file.uptime(account, size, starts.start))
+        for start, spent in counted.items():
+            found.setdefault(start, Spent()).add(spent)
         return [_uptime(start, size, found.get(start, Spent())) for start in starts]
 
     async def actions(self, limit: int = 100) -> list[Action]:
         """The newest actions, the newest last. Raises StoreError."""
-        await self._write()
+        await self._news()
         return await self._call(lambda file: file.actions(limit))
 
     # -- writing ------------------------------------------------------------------------------
@@ -182,6 +187,16 @@ class History:
         async with self._writing:
             if self._under_way is None:
                 self._under_way = self._begin(self._opened(), everything)
+            await self._written()
+
+    async def _news(self) -> None:
+        """Write the incidents and actions that somebody asks for, if there are new ones."""
+        if self._chronicle.has_news or self._under_way is not None:
+            await self._write()
+
+    async def _written(self) -> None:
+        """Wait for the write that is under way, if any, and look what became of it."""
+        if self._under_way is not None:
             await asyncio.wait([self._under_way.done], timeout=LIMIT)
             self._settle(self._under_way)
 

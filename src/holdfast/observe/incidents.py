@@ -7,7 +7,8 @@ again when it could not be written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -173,6 +174,7 @@ class _Line:
     standing: Standing = Standing.OFF
     generation: int = 0
     life: float | None = None
+    """The last proof of life while it was up, in Unix seconds, as of the last report."""
     incident: Incident | None = None
 
 
@@ -191,12 +193,14 @@ class Chronicle:
         self._count(account, line, now)
         view = report.view
         standing = standing_of(view.published)
+        if Standing.UP in (line.standing, standing):
+            # What a peer says to one who is not let in yet is no proof for what follows.
+            line.life = _wall(view, view.last_proof, now)
         if standing is Standing.DOWN and (line.incident or _is_loss(line, view)):
             self._goes_on(account, line, report, now)
         elif standing is not Standing.DOWN and line.incident is not None:
             self._ends(line, report, now)
         line.standing, line.generation = standing, view.generation
-        line.life = _wall(view, view.last_proof, now)
 
     def act(self, action: Action) -> None:
         """Somebody did something."""
@@ -206,6 +210,22 @@ class Chronicle:
         """Count everybody's seconds until now. To be called every `UNSEEN` / 3 seconds."""
         for account, line in self._lines.items():
             self._count(account, line, now)
+
+    def counted(
+        self, account: str, size: int, starts: Iterable[int], now: float
+    ) -> dict[int, Spent]:
+        """What is not yet taken of an account's pieces, until now, by their start."""
+        line = self._lines.get(account)
+        if line is not None:
+            self._count(account, line, now)
+        pieces = self._batch.pieces
+        found = ((start, pieces.get(Piece(account, size, start))) for start in starts)
+        return {start: replace(spent) for start, spent in found if spent is not None}
+
+    @property
+    def has_news(self) -> bool:
+        """Whether an incident or an action is not yet taken."""
+        return bool(self._batch.incidents or self._batch.actions)
 
     def take(self, pieces: bool = True) -> Batch:
         """What is new since the last call; without ``pieces``, those are left for a later one."""
