@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from holdfast import durations
 from holdfast.messages import Inbound
-
-UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-"""Seconds of the units a duration may be written in."""
 
 CLOCKS_APART = 5.0
 """Seconds by which the platform's clock and ours may differ before it matters."""
 
-_NEWER = re.compile(r"newer-than (\d{1,9})([smhd])")
+_NEWER = re.compile(r"newer-than (\d{1,9}[smhd])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +32,10 @@ class Backlog:
         if text == "skip":
             return cls(0.0)
         found = _NEWER.fullmatch(text)
-        if found is None or int(found[1]) == 0:
+        newer_than = 0.0 if found is None else durations.read(found[1])
+        if not newer_than:
             raise ValueError(f"{text!r} is none of all, skip, newer-than 10m")
-        return cls(int(found[1]) * UNITS[found[2]])
+        return cls(newer_than)
 
     def verdict(self, message: Inbound, now: float, listening_since: float | None) -> str:
         """Why a message is passed over; empty for one that is to be handled.

@@ -256,20 +256,3 @@ def test_explain_the_quiet_ones() -> None:
 
 def test_every_published_state_has_words() -> None:
     assert set(words.STATES) == {state.value for state in Published}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-3, "0 s"),
-        (0.4, "0 s"),
-        (59.6, "1 min"),
-        (61, "1 min 1 s"),
-        (3600, "1 h"),
-        (3659, "1 h"),
-        (7_500, "2 h 5 min"),
-        (90_000, "1 d 1 h"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli import logs, tables, words
+from holdfast.cli import logs, tables
 from holdfast.cli.tables import Cell, Table, Tone, plain
 from holdfast.config import build
 
@@ -51,14 +51,6 @@ def test_a_fitted_table_cuts_its_last_column_alone(monkeypatch: pytest.MonkeyPat
     assert plain(tables.fitted(wide))[1] == "bot    机器人机器…"
     monkeypatch.setenv("COLUMNS", "200")
     assert plain(tables.fitted(wide)) == plain(wide)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 s"), (0.4, "0 s"), (59, "59 s"), (3_599, "59 min"), (90_000, "1 d")],
-)
-def test_about_how_long(seconds: float, text: str) -> None:
-    assert words.about(seconds) == text
 
 
 def test_no_escape_reaches_anything_but_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.observe.alert_words import MOST_LINES, document, duration, text
+from holdfast.observe.alert_words import MOST_LINES, document, text
 from holdfast.observe.alerts import BURST, REFILL, Alert, Alerts, Line, Rules, What
 from holdfast.supervision import Cause, Kind, Published, State, View
 from holdfast.supervision.states import Breaker
@@ -110,7 +110,7 @@ def test_an_account_down_for_three_minutes_is_told_once_and_its_return_as_well()
     assert owner.words == [(1210, "a", What.DOWN), (1780, "a", What.BACK)]
     (_, down), (_, back) = owner.told
     assert (down.lines[0].lasted, back.lines[0].lasted) == (210, 720)
-    assert "a (parrot) is down, for 4 min; why: the connection ended" in text(down)
+    assert "a (parrot) is down, for 3 min 30 s; why: the connection ended" in text(down)
     assert text(back) == "a (parrot) is back after 12 min"
 
 
@@ -481,21 +481,6 @@ def test_nothing_is_told_before_it_is_due(
 
 
 # -- words ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0, "0 s"),
-        (59, "59 s"),
-        (60, "1 min"),
-        (725, "12 min"),
-        (7500, "2 h 5 min"),
-        (90_000, "1 d 1 h"),
-    ],
-)
-def test_a_duration_is_said_as_people_say_it(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
 
 
 def test_what_a_platform_said_is_one_short_line() -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from holdfast import durations
 from holdfast.cli import tables, words
 from holdfast.cli.exits import CommandFailed, Exit
 from holdfast.cli.journal import Answer, Journal, usage
@@ -96,7 +97,7 @@ def _table(messages: Sequence[Letter], dead: bool, now: float) -> Table:
             tables.cut(message.account, ACCOUNT_WIDTH),
             tables.cut(tables.printable(message.chat), CHAT_WIDTH),
             Cell(message.state, TONES.get(message.state, Tone.BUSY)),
-            words.about(now - message.at),
+            durations.say(now - message.at, units=1),
             message.reason if dead else _one_line(message),
         )
     return table
@@ -151,7 +152,7 @@ def _sentences(message: Letter, now: float) -> Iterator[tuple[str, str]]:
     yield "Received" if inbound else "Written", _when(message.at, now)
     yield "Attempts", str(message.attempts)
     if message.state == "owed" and message.not_before is not None and message.not_before > now:
-        yield "Next try", f"in {words.duration(message.not_before - now)}"
+        yield "Next try", f"in {durations.say(message.not_before - now)}"
     if message.maybe_doubled:
         yield "Doubled", "perhaps: it was sent again although an earlier try may have arrived"
     yield "Id" if inbound else "Key", message.id

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from holdfast import durations
 from holdfast.cli import tables, words
 from holdfast.cli.control import Query, account_path
 from holdfast.cli.exits import Exit
@@ -50,8 +51,8 @@ def _table(found: list[GapLine], now: float) -> Table:
             str(gap.number),
             tables.cut(gap.account, 12),
             words.clock(gap.since),
-            words.about(gap.until - gap.since),
-            words.about(now - gap.until),
+            durations.say(gap.until - gap.since, units=1),
+            durations.say(now - gap.until, units=1),
             gap.reason,
         )
     return table

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast import durations
 from holdfast.cli import tables, words
 from holdfast.cli.control import Control, account_path
 from holdfast.cli.exits import CommandFailed, Exit
@@ -147,7 +148,7 @@ def _show_status(reading: Reading, now: float) -> None:
     if reading.trouble:
         _show_trouble(reading, now)
     else:
-        up = words.duration(now - status.started_at)
+        up = durations.say(now - status.started_at)
         tables.say(f"gateway {status.version}, pid {status.pid}, up for {up}", Tone.FAINT)
     if status.store != "ok":
         tables.say(f"the journal is in trouble: {status.store}", Tone.BAD)
@@ -181,9 +182,9 @@ def _row(name: str, account: AccountStatus, now: float, doubted: bool) -> list[C
         name,
         account.platform,
         tables.state_cell(state, [] if doubted else words.flags(account)),
-        words.duration(now - account.since),
+        durations.say(now - account.since),
         words.ago(account.transport.at, now),
-        f"in {words.duration(wait)} (#{account.attempt + 1})" if waits else "-",
+        f"in {durations.say(wait)} (#{account.attempt + 1})" if waits else "-",
         f"{account.inbox}/{account.outbox}",
         Cell("-", Tone.FAINT) if cause is None or connected else _short(cause),
     ]
@@ -252,7 +253,7 @@ def history(args: argparse.Namespace) -> int:
             tables.state_cell(line.state),
             line.trigger,
             str(line.generation),
-            "-" if line.retry_in is None else words.duration(line.retry_in),
+            "-" if line.retry_in is None else durations.say(line.retry_in),
             f"{line.code}: {line.message}" if line.code else "-",
         )
     tables.show(table)
@@ -274,7 +275,7 @@ def _incidents(args: argparse.Namespace) -> int:
         table.add(
             words.clock(one.since),
             one.account,
-            words.duration((one.until or now) - one.since),
+            durations.say((one.until or now) - one.since),
             one.end.value if one.end else Cell("lasts", Tone.BAD),
             str(one.attempts),
             "-" if cause is None else _short(cause),

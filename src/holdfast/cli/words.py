@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from holdfast import durations
 from holdfast.observe.status import AccountStatus, CauseStatus, ProofStatus, believed
-
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 STATES = {
     "connecting": "is connecting",
@@ -20,29 +19,9 @@ STATES = {
 """Every published state."""
 
 
-def duration(seconds: float) -> str:
-    """A span of time with its two largest units, for example ``2 h 5 min``."""
-    rest = max(0, round(seconds))
-    for i, (size, unit) in enumerate(_UNITS):
-        if rest >= size:
-            whole, rest = divmod(rest, size)
-            text = f"{whole} {unit}"
-            if i + 1 < len(_UNITS) and rest >= _UNITS[i + 1][0]:
-                text += f" {rest // _UNITS[i + 1][0]} {_UNITS[i + 1][1]}"
-            return text
-    return "0 s"
-
-
-def about(seconds: float) -> str:
-    """A span of time with its largest unit alone, for example ``2 h``."""
-    rest = max(0, round(seconds))
-    size, unit = next(((size, unit) for size, unit in _UNITS if rest >= size), _UNITS[-1])
-    return f"{rest // size} {unit}"
-
-
 def ago(at: float | None, now: float) -> str:
     """How long ago a moment was."""
-    return "never" if at is None else f"{duration(now - at)} ago"
+    return "never" if at is None else f"{durations.say(now - at)} ago"
 
 
 def clock(at: float) -> str:
@@ -115,7 +94,7 @@ def _sentences(account: AccountStatus, now: float, doubt: str) -> Iterator[tuple
 
 
 def _state(account: AccountStatus, now: float, doubt: str) -> str:
-    since = f"since {clock(account.since)} ({duration(now - account.since)})"
+    since = f"since {clock(account.since)} ({durations.say(now - account.since)})"
     if doubt:
         return f"unknown: {doubt}; it was {account.state} {since}"
     state = believed(account, now)
@@ -152,7 +131,7 @@ def _why(cause: CauseStatus) -> str:
 def _next(account: AccountStatus, now: float) -> Iterator[tuple[str, str]]:
     if account.next_retry_at is not None and account.state in ("retrying", "fatal"):
         wait = account.next_retry_at - now
-        when = f"in {duration(wait)}" if wait > 0 else "now"
+        when = f"in {durations.say(wait)}" if wait > 0 else "now"
         failures = f", after {counted(account.attempt, 'failure', 'failures')}"
         yield "Next try", when + (failures if account.attempt else "")
     elif account.state == "connecting" and account.step:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from holdfast import durations
 from holdfast.cli import words
 from holdfast.cli.look import Reading
 from holdfast.observe.status import AccountStatus, CauseStatus, believed
@@ -174,7 +175,7 @@ def freshness(reading: Reading, now: float) -> Freshness:
         as_of=iso(reading.status.written_at),
         age_seconds=round(age, 1),
         warning=f"The gateway did not answer: {reading.trouble}. This is its status file, "
-        f"written {words.duration(age)} ago. {believable}",
+        f"written {durations.say(age)} ago. {believable}",
     )
 
 
@@ -189,7 +190,7 @@ def account(name: str, status: AccountStatus, now: float, doubt: str = "") -> Ac
         platform=status.platform,
         state=state,
         since=iso(status.since),
-        lasted=words.duration(now - status.since),
+        lasted=durations.say(now - status.since),
         flags=[] if doubt else words.flags(status),
         why=_why(cause),
         who_acts=_who(status, cause, doubt),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from holdfast import durations
 from holdfast.observe.alerts import Alert, Line, What
 from holdfast.observe.status import CauseStatus, cause_status
 from holdfast.supervision import Who
@@ -118,7 +119,7 @@ def _sentence(line: Line) -> str:
 
 
 def _clauses(line: Line) -> Iterator[str]:
-    lasted = duration(line.lasted)
+    lasted = durations.say(line.lasted)
     again = " again" if line.again else ""
     match line.what:
         case What.BACK:
@@ -150,15 +151,3 @@ def _caught_up(number: int) -> str:
     if not number:
         return ""
     return f", {number} {'message' if number == 1 else 'messages'} caught up"
-
-
-def duration(seconds: float) -> str:
-    """A span of time as one says it, for example ``2 h 5 min``."""
-    whole = round(max(0.0, seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    parts = [(days, "d"), (hours, "h"), (minutes, "min")]
-    first = next(i for i, (number, _) in enumerate(parts) if number)
-    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
