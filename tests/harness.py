@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,13 +87,14 @@ async def running(
     store: Store | None = None,
     policy: Mapping[str, Any] | None = None,
     rand: Callable[[], float] = lambda: 0.5,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Running]:
     """An account on the real shell; stopped at the end, whatever happens in the test."""
     net = Net(Resolver())
     hooks = HookServer("127.0.0.1", 0)
     await hooks.start()
     client = net.client()
-    tools = AccountTools(client, hook_url=f"http://127.0.0.1:{hooks.port}")
+    tools = AccountTools(client, f"http://127.0.0.1:{hooks.port}", clock)
     adapter = make_adapter(kind, config, tools)
     journal = store or MemoryStore()
     seen = Running(None, adapter, journal, hooks)  # type: ignore[arg-type]
@@ -111,6 +113,7 @@ async def running(
         on_report=lambda _, report: seen.reports.append(report),
         on_received=received,
         rand=rand,
+        clock=clock,
     )
     await seen.account.start()
     try:

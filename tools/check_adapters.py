@@ -1,5 +1,6 @@
 """An adapter says what happened and nothing else: no sleeping, retrying, catching all, logging.
 
+It dates by the gateway's clock (`Link.clock`, `Tools.clock`), never by one of its own.
 Nor does it know another one: files share a platform's first word or do not import each other.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 ADAPTERS = Path(__file__).parent.parent / "src/holdfast/adapters"
 MAX_LINES = 400
 TASKS = {"sleep", "create_task", "ensure_future"}
+CLOCKS = {"time", "time_ns", "monotonic"}
 
 
 def problems(path: Path) -> list[str]:
@@ -31,6 +33,10 @@ def problems(path: Path) -> list[str]:
                 what = f"import of {module}" if other != own else None
             case ast.Attribute(value=ast.Name(id="asyncio"), attr=name) if name in TASKS:
                 what = f"asyncio.{name}"
+            case ast.Attribute(value=ast.Name(id="time"), attr=name) if name in CLOCKS:
+                what = f"time.{name}: there is one clock, the gateway's"
+            case ast.ImportFrom(module="time"):
+                what = "from time import: there is one clock, the gateway's"
             case ast.While(test=ast.Constant(value=True)):
                 what = "while True"
             case ast.ExceptHandler(type=None | ast.Name(id="Exception" | "BaseException")):

@@ -301,6 +301,8 @@ class Link(Protocol):
     """Position in the platform's stream, JSON values; stored with the messages it has passed."""
     http: Http
     """A client on a fresh connection pool that dies with this connection."""
+    clock: Callable[[], float]
+    """Unix seconds, for whatever has a date: the gateway's one clock, as in `Tools`."""
 
     def step(self, name: str, limit: float | None = None) -> None:
         """A named step of the attempt begins and must finish in ``limit`` (default 10) s."""
@@ -406,6 +408,8 @@ class Tools(Protocol):
     """The account's own client for sends: apart from the polls, so neither waits for the other."""
     hook_url: str | None
     """Public base URL of the gateway's web hook server, without trailing slash; None if none."""
+    clock: Callable[[], float]
+    """Unix seconds, for whatever has a date: the gateway's one clock."""
 
 
 # -- the adapter ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -121,6 +122,7 @@ class FakeLink:
         self.resume = False
         self.cursor: dict[str, Any] = {}
         self.http: Http = port.http
+        self.clock = time.time
         self.hooks_url = port.hooks_url
         self.online = False
         self.skips: list[str] = []

@@ -56,7 +56,7 @@ class FakeLink:
     """A link on one socket, with what the adapter said to it, in order."""
 
     def __init__(self, socket: Socket) -> None:
-        self.http, self.socket = Registry(), socket
+        self.http, self.socket, self.clock = Registry(), socket, time.time
         self.said: list[Any] = []
 
     def step(self, name: str, limit: float | None = None) -> None:

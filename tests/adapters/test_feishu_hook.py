@@ -220,7 +220,7 @@ class _LinkOf:
     """The part of a link that an event without a message needs."""
 
     def __init__(self, run: Running) -> None:
-        self.run = run
+        self.run, self.clock = run, time.time
 
     def alive(self) -> None:
         """A completed inbound signal."""

@@ -73,6 +73,19 @@ async def test_the_first_start_answers_nothing_of_the_past() -> None:
             assert run.account.last_gap is None
 
 
+async def test_the_past_ends_by_the_gateways_clock() -> None:
+    """Whose dates are also those of gaps and of the backlog, not those of this machine."""
+    loop, store = asyncio.get_running_loop(), MemoryStore()
+
+    def clock() -> float:
+        return 1e9 + loop.time()
+
+    async with Narrow() as sim, running(Slack, sim.account(), store=store, clock=clock) as run:
+        await run.connected()
+        floor = float((await store.cursor("bot"))["floor"])
+        assert clock() - 60 < floor <= clock()
+
+
 async def test_an_app_that_hears_only_mentions_reads_only_mentions() -> None:
     async with Narrow() as sim:
         sim.subscriptions = {"app_mention", "message.im"}

@@ -113,7 +113,7 @@ class Silent:
 async def test_where_meta_does_not_tell_the_callback_it_is_noted_not_guessed() -> None:
     graph = Graph(Silent(), "http://graph", Secret("t"), "", Secret("s"))
     number = await Watch(graph, "1", "2", "http://ours/hook").look()
-    said = " ".join(notes(number, Token(), ""))
+    said = " ".join(notes(number, Token(), "", 0.0))
     assert "does not say where" in said
 
 

@@ -345,10 +345,10 @@ def test_a_failure_is_final_and_memory_is_bounded() -> None:
 
 def test_a_token_that_ends_and_a_number_in_trouble_are_named() -> None:
     number = Number(id="1", status="FLAGGED", quality_rating="RED")
-    said = " ".join(notes(number, Token(expires_at=1.0), "app"))
+    said = " ".join(notes(number, Token(expires_at=1.0), "app", 0.0))
     for word in ("1970-01-01", "FLAGGED", "RED"):
         assert word in said
-    assert list(notes(Number(id="1", status="CONNECTED"), Token(), "app")) == []
+    assert list(notes(Number(id="1", status="CONNECTED"), Token(), "app", 0.0)) == []
 
 
 def test_a_token_without_a_permission_is_a_cause() -> None:

@@ -196,13 +196,13 @@ async def test_a_gap_begins_at_the_last_working_login_whatever_failed_logins_say
     store = MemoryStore()
     loop = asyncio.get_running_loop()
     async with Aviary() as aviary, running(Parrot, aviary.config, store=store) as bot:
-        bot.account._clock = lambda: 1e9 + loop.time()
+        bot.account.clock = lambda: 1e9 + loop.time()
         await bot.connected()
-        lost = bot.account._clock()
+        lost = bot.account.clock()
         aviary.script.extend([closes(4000)] * 4)
         await aviary.talks[-1].close()
         await bot.account.until(lambda v: v.generation == 6 and v.state is State.LIVE)
-        assert bot.account._clock() - lost > 5
+        assert bot.account.clock() - lost > 5
     (gap,) = await store.gaps("bot")
     assert gap.since == pytest.approx(lost, abs=1)
     assert gap.until - gap.since > 5
@@ -237,10 +237,10 @@ async def test_after_a_kill_the_gap_is_at_most_a_minute_too_long() -> None:
     loop = asyncio.get_running_loop()
     async with Aviary() as aviary:
         async with running(Parrot, aviary.config, store=store) as bot:
-            bot.account._clock = lambda: 1e9 + loop.time()
+            bot.account.clock = lambda: 1e9 + loop.time()
             await bot.connected()
             await asyncio.sleep(3_000)
-            killed = bot.account._clock()
+            killed = bot.account.clock()
             after = store.copy()
         async with running(Parrot, aviary.config, store=after) as bot:
             await bot.connected()

@@ -7,7 +7,6 @@ nor replay: what is said while no connection is up is lost, and reported as a ga
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
 from pathlib import PurePath
 from typing import Any, ClassVar
@@ -149,7 +148,7 @@ class DingTalk(Adapter):
                 async for raw in ws:
                     reason = await self._take(link, ws, raw)
                     if reason and not goodbye:
-                        goodbye, self._deaf_since = reason, time.time() - FLIGHT
+                        goodbye, self._deaf_since = reason, link.clock() - FLIGHT
                         # A server that forgets to close would answer our pings for ever.
                         patience.reschedule(asyncio.get_running_loop().time() + FAREWELL)
                         link.going_away(reason)
@@ -232,7 +231,7 @@ class DingTalk(Adapter):
             urlsplit(self._settings.oapi_url).hostname,
         }
         ours = host in known or host.endswith(VENDOR_HOSTS)
-        return url if ours and until.isdecimal() and time.time() < int(until) else ""
+        return url if ours and until.isdecimal() and self._tools.clock() < int(until) else ""
 
     async def _answer(self, webhook: str, message: Outbound) -> bool:
         """Send through a sessionWebhook; False if DingTalk says that it is over."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import time
 from collections import OrderedDict
 
 import msgspec
@@ -66,7 +65,7 @@ class Hook:
             if envelope.type == wire.CHALLENGE:  # unsigned at times, says the official SDK
                 _answer(request, {"challenge": envelope.challenge})
                 return
-            signature = self.check_signature(request, time.time())
+            signature = self.check_signature(request, link.clock())
         except BadFrame as error:
             request.respond(401)
             link.skip(error.cause.message, request.body)

@@ -7,8 +7,6 @@ all repeats together. How long it was is told by a mark in the cursor.
 
 from __future__ import annotations
 
-import time
-
 from holdfast.adapter import BadFrame, Continuity, Link, decode
 from holdfast.adapters import feishu_wire as wire
 from holdfast.adapters.feishu_history import remember
@@ -28,7 +26,7 @@ def continuity(link: Link) -> Continuity:
 
 async def heard(link: Link) -> None:
     """Events reach us now: report what is lost for good, and remember the moment."""
-    now = time.time()
+    now = link.clock()
     since = link.cursor.get(MARK, now)
     if now - since > REPEATED_FOR:
         away, kept = (now - since) / 3600, REPEATED_FOR / 3600

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote
@@ -101,7 +100,7 @@ class Intake:
         cursor, rooms = self._link.cursor, batch.rooms
         since = cursor.get("since")
         if batch.next_batch == since and not rooms.join:
-            self._since_at = time.time()
+            self._since_at = self._link.clock()
             return
         history = set(cursor.pop("history", ()))
         messages: list[Inbound] = []
@@ -122,7 +121,7 @@ class Intake:
         cursor["invites"] = sorted(waiting)
         cursor["since"] = batch.next_batch
         await self._link.deliver(*messages)
-        self._since_at = time.time()
+        self._since_at = self._link.clock()
 
     async def accept_invitations(self) -> None:
         """Join where we are invited. They are stored by now, so a crash in between loses none."""

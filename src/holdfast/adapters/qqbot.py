@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-import time
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -179,7 +178,7 @@ class QQBot(Adapter):
         if not wire.signed(key, signature, signed):
             request.respond(401)
             link.skip("a callback with a false signature", request.body)
-        elif not TIMESTAMP.fullmatch(moment) or abs(time.time() - int(moment)) > MAX_AGE:
+        elif not TIMESTAMP.fullmatch(moment) or abs(link.clock() - int(moment)) > MAX_AGE:
             request.respond(401)
             link.skip(f"a callback dated {moment}: replayed, or a clock is wrong", request.body)
         else:

@@ -8,7 +8,6 @@ resumed: what was said while no socket was up is read from the histories (`slack
 from __future__ import annotations
 
 import hashlib
-import time
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -148,7 +147,7 @@ class Slack(Adapter):
         self._others = max(0, hello.num_connections - 1 - self._readers)
         relieved, known = self._readers > 0, "mark" in link.cursor
         if not known:
-            begin(link.cursor)
+            begin(link)
             await link.commit()
         self._readers += 1
         try:
@@ -264,7 +263,7 @@ class Slack(Adapter):
         return Receipt(f"{posted.channel}:{posted.ts}")
 
     def _doubt(self, key: str) -> None:
-        self._doubts.setdefault(key, time.time())
+        self._doubts.setdefault(key, self._tools.clock())
         if len(self._doubts) > DOUBTS:
             del self._doubts[next(iter(self._doubts))]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -91,9 +90,9 @@ class Chats(msgspec.Struct):
 # -- our place --------------------------------------------------------------------------------
 
 
-def begin(cursor: dict[str, Any]) -> None:
+def begin(link: Link) -> None:
     """The account comes up for the first time: what was said before is not for us."""
-    cursor["mark"] = cursor["floor"] = f"{time.time():.6f}"
+    link.cursor["mark"] = link.cursor["floor"] = f"{link.clock():.6f}"
 
 
 def remember(cursor: dict[str, Any], message: Message, channel: str) -> None:
@@ -161,7 +160,7 @@ class CatchUp:
     def __init__(self, api: Api, link: Link, me: Bot) -> None:
         self._api, self._link, self._me = api, link, me
         mark = _seconds(link.cursor["mark"])
-        overlap = OVERLAP if time.time() - mark < OVERLAP_UNTIL else 0.0
+        overlap = OVERLAP if link.clock() - mark < OVERLAP_UNTIL else 0.0
         self._since = max(mark - overlap, _seconds(link.cursor.get("floor", "")))
         self._newest: list[tuple[Message, str]] = []
         self._trouble: dict[str, str] = {}

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import hmac
 import itertools
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -299,7 +298,7 @@ async def _take(link: Link, batch: list[msgspec.Raw], me: api.User) -> None:
     if link.cursor.get("offset") == before:
         # It can not be confirmed, so the next poll would bring it again, at once and for ever.
         raise BadFrame("a batch of updates whose ids lead nowhere")
-    link.cursor["seen_at"] = time.time()
+    link.cursor["seen_at"] = link.clock()
     await link.deliver(*messages)
 
 
@@ -312,7 +311,7 @@ async def _take_hook(link: Link, request: HookRequest, me: api.User) -> None:
         link.skip(f"update: {error.cause.message}", request.body)
     else:
         if message is not None:
-            link.cursor["seen_at"] = time.time()
+            link.cursor["seen_at"] = link.clock()
             await link.deliver(message)
     request.respond(200)
 
@@ -338,13 +337,13 @@ async def _look(link: Link, bot: api.BotApi, url: str, arrived: asyncio.Event) -
 
 def _mind_the_gap(link: Link) -> None:
     seen = link.cursor.get("seen_at")
-    if seen is not None and time.time() - seen > RETENTION:
+    if seen is not None and link.clock() - seen > RETENTION:
         link.gap("Telegram keeps messages for 24 hours, and the outage was longer", seen)
 
 
 async def _stamp(link: Link) -> None:
-    if time.time() - link.cursor.get("seen_at", 0.0) > STAMP_EVERY:
-        link.cursor["seen_at"] = time.time()
+    if link.clock() - link.cursor.get("seen_at", 0.0) > STAMP_EVERY:
+        link.cursor["seen_at"] = link.clock()
         await link.commit()
 
 

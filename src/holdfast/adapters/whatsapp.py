@@ -221,7 +221,7 @@ class WhatsApp(Adapter):
             token = await watch.token()
         except AdapterError as error:
             return Health(cause=error.cause)
-        aside += notes(number, token, self._settings.app_id)
+        aside += notes(number, token, self._settings.app_id, self._tools.clock())
         return Health(number.title, cause=lacking(token), notes=tuple(aside))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -204,7 +203,7 @@ async def _seen(link: Link, looking: Awaitable[object]) -> None:
 
 async def _stamp(link: Link) -> None:
     stored = link.cursor.get("stored_at", 0.0)
-    link.cursor["seen_at"] = time.time()
+    link.cursor["seen_at"] = link.clock()
     if link.cursor["seen_at"] - stored > STAMP_EVERY:
         link.cursor["stored_at"] = link.cursor["seen_at"]
         await link.commit()
@@ -221,7 +220,7 @@ async def _mind_the_gap(link: Link) -> None:
     seen, deaf = link.cursor.get("seen_at"), link.cursor.pop("deaf_since", None)
     if deaf is not None:
         link.gap("WhatsApp did not call us: subscription or callback were not ours", deaf)
-    elif seen is not None and time.time() - seen > RETENTION:
+    elif seen is not None and link.clock() - seen > RETENTION:
         link.gap("Meta repeats messages for 7 days, and the outage was longer", seen)
-    link.cursor["seen_at"] = link.cursor["stored_at"] = time.time()
+    link.cursor["seen_at"] = link.cursor["stored_at"] = link.clock()
     await link.commit()

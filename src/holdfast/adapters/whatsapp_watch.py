@@ -237,11 +237,11 @@ def lacking(token: Token) -> Cause | None:
     return Cause(Kind.REFUSED, "whatsapp_missing_permission", message, Key.TOKEN.hint)
 
 
-def notes(number: Number, token: Token, app_id: str) -> Iterator[str]:
-    """What works but is worth knowing."""
+def notes(number: Number, token: Token, app_id: str, now: float) -> Iterator[str]:
+    """What works but is worth knowing; ``now`` is in Unix seconds."""
     if token.expires_at:
         end = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(token.expires_at))
-        soon = "soon, " if token.expires_at - time.time() < SOON else ""
+        soon = "soon, " if token.expires_at - now < SOON else ""
         yield f"The access token ends {soon}on {end}; one of a system user does not expire."
     if number.status not in ("", "CONNECTED"):
         yield f"The number's status is {number.status}: see {MANAGER} > Phone numbers."

@@ -99,7 +99,7 @@ class Life:
     ) -> None:
         net = Net(resolver, proxy="")
         client = net.client()
-        self.adapter = adapter(settings(adapter, table), AccountTools(client, hook_url=hook_url))
+        self.adapter = adapter(settings(adapter, table), AccountTools(client, hook_url, clock))
         self.sender = Sender(NAME, self.adapter, store, clock=clock, rand=lambda: 0.5)
         self._store, self._on_report = store, on_report
         self._echoes: set[asyncio.Task[None]] = set()

@@ -12,7 +12,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -44,12 +43,13 @@ SAMPLE = 200
 """Bytes kept of a message that could not be understood."""
 
 
-@dataclass(slots=True)
 class AccountTools:
     """Implements `holdfast.adapter.Tools`."""
 
-    http: Http
-    hook_url: str | None = None
+    def __init__(
+        self, http: Http, hook_url: str | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.http, self.hook_url, self.clock = http, hook_url, clock
 
 
 class Handlers(Protocol):
@@ -125,7 +125,7 @@ class Account(Shell):
         """Unix seconds since when a connection has been ready, without a break."""
         self._on_report, self._on_received = on_report, on_received
         self.handlers: Handlers = Unasked()
-        self._on_recipient_back, self._clock = on_recipient_back, clock
+        self._on_recipient_back, self.clock = on_recipient_back, clock
         self._proof_before: float | None = None
         """Unix seconds of the last proof of life on the last connection that was ready."""
         self._was_ready = False
@@ -163,7 +163,7 @@ class Account(Shell):
 
     def wall(self, moment: float) -> float:
         """Unix seconds of a moment on the loop's clock."""
-        return self._clock() - (asyncio.get_running_loop().time() - moment)
+        return self.clock() - (asyncio.get_running_loop().time() - moment)
 
     # -- what the shell asks ------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Account(Shell):
         self._on_report(self, report)
 
     def _ticked(self) -> None:
-        if self._was_ready and self._clock() - self._remembered_at >= REMEMBER_EVERY:
+        if self._was_ready and self.clock() - self._remembered_at >= REMEMBER_EVERY:
             self._spawn(self._remember(), "remember")
 
     # -- what connections need: gateway.connection.Host ----------------------------------------
@@ -218,7 +218,7 @@ class Account(Shell):
             new = await self._received(messages, cursor, dropped, begun)
             if new:
                 self.received += len(new)
-                self.last_inbound = self._clock()
+                self.last_inbound = self.clock()
                 rows = [row for row in new if row.state is not InboxState.DROPPED]
                 self.passed_over += len(new) - len(rows)
                 self._on_received(self, rows)
@@ -241,7 +241,7 @@ class Account(Shell):
 
     def _passed_over(self, messages: tuple[Inbound, ...]) -> dict[str, str]:
         """What the backlog policy leaves unhandled, and why."""
-        now = self._clock()
+        now = self.clock()
         verdicts = {m.id: self._backlog.verdict(m, now, self._ready_at) for m in messages}
         return {id: why for id, why in verdicts.items() if why}
 
@@ -269,7 +269,7 @@ class Account(Shell):
         if self.supervisor.state is not State.CONNECTING:
             return
         self._was_ready = True
-        self._ready_at = self._clock()
+        self._ready_at = self.clock()
         replayed = continuity is not Continuity.FRESH or self.adapter.traits.replays
         if not replayed and self._proof_before is not None:
             self.missed("a fresh login: the platform does not replay what was missed", None)
@@ -288,7 +288,7 @@ class Account(Shell):
             since = self._proof_before
         if since is None:
             since = self.wall(self.view().since)
-        until = self._clock() + self.adapter.traits.gap_tail
+        until = self.clock() + self.adapter.traits.gap_tail
         self.last_gap = gap = Gap(since=since, until=until, reason=reason)
         log.warning(
             "gap account=%s since=%.3f until=%.3f reason=%r", self.name, since, gap.until, reason
@@ -344,7 +344,7 @@ class Account(Shell):
         except msgspec.DecodeError as error:
             log.warning("memory not readable account=%s error=%s", self.name, error)
             return None
-        away = max(0.0, self._clock() - old.saved_at)
+        away = max(0.0, self.clock() - old.saved_at)
         self._proof_before = old.proof_at
         return Memory(
             wait=max(0.0, old.wait - away),
@@ -354,7 +354,7 @@ class Account(Shell):
 
     async def _remember(self) -> None:
         memory = self.supervisor.memory(asyncio.get_running_loop().time())
-        self._remembered_at = self._clock()
+        self._remembered_at = self.clock()
         value = _Remembered(
             self._remembered_at,
             memory.wait,

@@ -65,6 +65,7 @@ class Host(Protocol):
     name: str
     adapter: Adapter
     hooks: HookServer
+    clock: Callable[[], float]
 
     def post(self, event: Event) -> None:
         """Hand an event to the supervisor."""
@@ -106,6 +107,7 @@ class Connection:
         self._host = host
         self._client = host.new_http()
         self.http: Http = self._client
+        self.clock = host.clock
         self._sockets: list[LiveWebSocket] = []
         self._beat: Callable[[], Awaitable[None]] | None = None
         self._probe: Callable[[], Awaitable[None]] | None = None

@@ -348,7 +348,8 @@ class Gateway:
         whole = whole or self.config
         net = Net(self._resolver, config.proxy, self._tls)
         client = net.client()
-        adapter = config.adapter(config.settings, AccountTools(client, whole.gateway.hook_url))
+        tools = AccountTools(client, whole.gateway.hook_url, self._clock)
+        adapter = config.adapter(config.settings, tools)
         sender = Sender(
             config.name,
             adapter,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class MemoryStore:
     ``fail`` makes every write raise StoreError until it is set back to None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self.fail: StoreError | None = None
         self.inbox: dict[int, Received] = {}
         self.outbox: dict[int, Owed] = {}
@@ -79,7 +80,7 @@ class MemoryStore:
             known.add((account, message.id))
             why = (dropped or {}).get(message.id, "")
             attempts = int(message.id in begun)
-            row = new_received(next(self._rows), account, message, time.time(), why, attempts)
+            row = new_received(next(self._rows), account, message, self._clock(), why, attempts)
             self.inbox[row.row] = row
             new.append(row)
         if cursor is not None:
@@ -114,14 +115,14 @@ class MemoryStore:
         """See `Store.finish`."""
         self._write()
         self.inbox[row] = replace(self.inbox[row], state=InboxState.DONE)
-        self._settled_at[Box.INBOX, row] = time.time()
+        self._settled_at[Box.INBOX, row] = self._clock()
         return await self.post(self.inbox[row].account, owed)
 
     async def bury(self, row: int, reason: str) -> None:
         """See `Store.bury`."""
         self._write()
         self.inbox[row] = replace(self.inbox[row], state=InboxState.DEAD, reason=reason)
-        self._settled_at[Box.INBOX, row] = time.time()
+        self._settled_at[Box.INBOX, row] = self._clock()
 
     async def post(self, account: str, owed: Sequence[Outbound]) -> list[Owed]:
         """See `Store.post`."""
@@ -143,7 +144,7 @@ class MemoryStore:
                     state=OutboxState.OWED,
                     attempts=0,
                     not_before=0.0,
-                    created_at=time.time(),
+                    created_at=self._clock(),
                 )
             )
             self.outbox[row.row] = row
@@ -191,7 +192,7 @@ class MemoryStore:
         if self.outbox[row].state in (OutboxState.OWED, OutboxState.SENDING):
             self._settled_at.pop((Box.OUTBOX, row), None)
         else:
-            self._settled_at[Box.OUTBOX, row] = time.time()
+            self._settled_at[Box.OUTBOX, row] = self._clock()
 
     async def record(self, transition: Transition) -> None:
         """See `Store.record`."""
@@ -285,7 +286,7 @@ class MemoryStore:
             self.inbox[row] = replace(self.inbox[row], state=InboxState.DROPPED)
         else:
             self.outbox[row] = replace(self.outbox[row], state=OutboxState.DROPPED)
-        self._settled_at[box, row] = time.time()
+        self._settled_at[box, row] = self._clock()
         return self._entry(box, row)
 
     async def _mendable(self, box: Box, row: int) -> None:
