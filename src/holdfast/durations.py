@@ -23,7 +23,7 @@ def say(seconds: float, units: int = 2) -> str:
     """A span of time with its largest unit and those next to it, for example ``2 h 5 min``."""
     rest = max(0, round(seconds))
     first = next((i for i, (size, _) in enumerate(_SAID) if rest >= size), len(_SAID) - 1)
-    parts = []
+    parts: list[str] = []
     for size, unit in _SAID[first : first + units]:
         number, rest = divmod(rest, size)
         if number or not parts:
