@@ -74,6 +74,8 @@ class Side:
     program: Process
     url: str
     session: aiohttp.ClientSession
+    ready: dict[str, Any]
+    """What the program said of itself."""
 
     async def load(self, seconds: float, rate: float | None) -> dict[str, float]:
         """The figures of one load."""
@@ -121,8 +123,7 @@ async def side(session: aiohttp.ClientSession, module: str, *arguments: str) -> 
     async with process("bench.road_platform") as platform:
         url = (await platform.line())["url"]
         async with process(module, url, *arguments) as program:
-            await program.line()
-            yield Side(program, url, session)
+            yield Side(program, url, session, await program.line())
 
 
 def loop_name() -> str:
@@ -203,7 +204,7 @@ async def measure(directory: Path, rounds: int, seconds: float, rate: float) -> 
 
 async def profiled(directory: Path, seconds: float, profile: Path) -> None:
     """Saturate a gateway under cProfile once."""
-    arguments = (str(directory / "gateway"), str(profile))
+    arguments = (str(directory / "gateway"), "--profile", str(profile))
     timeout = aiohttp.ClientTimeout(total=seconds + 2 * PATIENCE)
     async with (
         aiohttp.ClientSession(timeout=timeout) as session,

@@ -57,16 +57,13 @@ async def test_a_kill_is_survived_by_the_history(
             assert await place.command("history", "bat", "--incidents") == 1
             assert "there is no account 'bat'" in capsys.readouterr().err
             async with session.get(url + "/api/v1/accounts/bot/uptime?count=2") as answer:
-                up = sum(one["up"] for one in await answer.json())
-            assert up > 0
+                assert sum(one["up"] for one in await answer.json()) > 0
             process.signal(signal.SIGKILL)
             await process.ended()
         async with place.gateway() as process:
             url = await address(process)
             async with session.get(url + "/api/v1/actions") as answer:
                 assert await answer.json() == before
-            async with session.get(url + "/api/v1/accounts/bot/uptime?count=2") as answer:
-                assert sum(one["up"] for one in await answer.json()) >= up
             process.signal(signal.SIGTERM)
             assert await process.ended() == 0
             with pytest.raises(aiohttp.ClientError):

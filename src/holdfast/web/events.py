@@ -53,7 +53,7 @@ RETRY_MS = 2_000
 """What browsers wait before they come again."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the ``data`` of the three kinds of events hold; each only its own field."""
 
     status: Status | None = None
@@ -67,7 +67,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True)
 class _Numbered:
     number: int
-    transition: Transition
+    event: bytes
+    """As it is written to every reader."""
 
 
 class Hub:
@@ -98,6 +99,11 @@ class Hub:
         self.closed = True
         self._wake()
 
+    @property
+    def id(self) -> str:
+        """Of the newest transition, and of a status that tells of it."""
+        return f"{self.epoch}-{self.newest}"
+
     def after(self, number: int) -> Iterator[_Numbered]:
         """The transitions after one, oldest first."""
         return (one for one in self._ring if one.number > number)
@@ -114,11 +120,12 @@ class Hub:
                 await self._changed.wait()
 
     def snapshot(self) -> bytes:
-        """The status, encoded once for all readers, and not older than it must be."""
+        """The ``data`` of a status, encoded once for all readers, not older than it must be."""
         now = asyncio.get_running_loop().time()
         if now >= self._snapshot_due:
             self._dirty = False
-            self._snapshot = msgspec.json.encode(self.gateway.status())
+            status = Event(status=self.gateway.status())
+            self._snapshot = b"data: " + msgspec.json.encode(status) + b"\n\n"
             took = asyncio.get_running_loop().time() - now
             # However dear it is: the former says nothing after its time to live.
             self._snapshot_due = now + min(HEARTBEAT, max(SNAPSHOT_EVERY, took / SHARE))
@@ -131,7 +138,9 @@ class Hub:
         transition = transition_of(account, report, desk.account.wall(report.view.at))
         if transition is not None:
             self.newest += 1
-            self._ring.append(_Numbered(self.newest, transition))
+            data = msgspec.json.encode(Event(transition=transition))
+            event = _head("transition", self.id) + b"data: " + data + b"\n\n"
+            self._ring.append(_Numbered(self.newest, event))
         self._dirty = True
         self._wake()
 
@@ -210,18 +219,18 @@ class _Reader:
         hub, parts = self._hub, []
         missed = hub.oldest() - self._told - 1
         if missed > 0 or self._foreign:
-            parts.append(_event("missed", msgspec.json.encode({"missed": missed})))
-        for one in hub.after(self._told):
-            data = msgspec.json.encode({"transition": one.transition})
-            parts.append(_event("transition", data, f"{hub.epoch}-{one.number}"))
+            told = msgspec.json.encode(Event(missed=missed))
+            parts.append(_head("missed") + b"data: " + told + b"\n\n")
+        parts += [one.event for one in hub.after(self._told)]
         self._told, self._foreign = hub.newest, False
         snapshot = hub.snapshot()
         if snapshot is not self._snapshot:
             self._snapshot = snapshot
-            parts.append(
-                _event("status", b'{"status":' + snapshot + b"}", f"{hub.epoch}-{self._told}")
-            )
-        await self.write(b"".join(parts) or b": still here\n\n")
+            parts.append(_head("status", hub.id))
+            await self.write(b"".join(parts))
+            await self.write(snapshot)  # of thousands of accounts: not copied for each reader
+        else:
+            await self.write(b"".join(parts) or b": still here\n\n")
 
     async def write(self, data: bytes) -> None:
         """Hand bytes over. Raises TimeoutError, ConnectionError."""
@@ -229,6 +238,6 @@ class _Reader:
             await self._response.write(data)
 
 
-def _event(kind: str, data: bytes, id: str = "") -> bytes:
-    head = f"event: {kind}\n" + (f"id: {id}\n" if id else "")
-    return head.encode() + b"data: " + data + b"\n\n"
+def _head(kind: str, id: str = "") -> bytes:
+    """The lines of an event before its data."""
+    return (f"event: {kind}\n" + (f"id: {id}\n" if id else "")).encode()
