@@ -496,6 +496,11 @@ class Adapter(ABC):
         return ""
 
     @property
+    def page(self) -> str:
+        """URL at which people chat with this account in a browser; empty where we serve none."""
+        return ""
+
+    @property
     @abstractmethod
     def identity(self) -> str:
         """Names the credential (not secret): two accounts with equal identity are a mistake."""

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -162,6 +163,14 @@ async def test_without_any_address_of_its_own_it_serves_all_the_same() -> None:
         await sim.leave()
         await asyncio.sleep(3600)
         assert run.account.view().published is Published.CONNECTED
+
+
+async def test_where_people_chat_is_told_by_the_public_address_or_the_listener() -> None:
+    async with chat() as (_, run):
+        run.adapter._tools.hook_url = "https://bots.example.org/"  # type: ignore[attr-defined]
+        assert run.adapter.page == "https://bots.example.org" + urlsplit(page(run)).path
+        run.adapter._tools.hook_url = None  # type: ignore[attr-defined]
+        assert run.adapter.page == page(run)
 
 
 @pytest.mark.parametrize("state", ["first visit", "connected", "visited", "frozen"])

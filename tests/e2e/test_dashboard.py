@@ -94,6 +94,43 @@ async def test_the_cable_of_every_platform_is_pulled_and_put_back() -> None:
         await expect(page).to_have_title("Holdfast")
 
 
+@pytest.mark.parametrize(
+    ("locale", "label"), [("en-GB", "Open chat webchat"), ("zh-CN", "打开聊天 webchat")]
+)
+async def test_the_chat_page_is_one_step_from_its_card(locale: str, label: str) -> None:
+    async with (
+        playing("webchat", "telegram") as (play, url),
+        looking(url, locale=locale) as page,
+    ):
+        link = card(page, "webchat").get_by_role("link", name=label, exact=True)
+        await expect(link).to_have_attribute("href", play.gateway.status().accounts["webchat"].page)
+        await expect(card(page, "telegram").get_by_text(label.split(" webchat")[0])).to_be_hidden()
+        assert await flaws(page) == []
+        async with page.expect_popup() as opening:
+            await link.click()
+        chat = await opening.value
+        await expect(chat.get_by_role("textbox").first).to_be_visible()
+        await play.gateway.pause("webchat")
+        await expect(link).to_be_hidden()
+
+
+async def test_a_page_of_another_machines_loopback_is_not_offered(tmp_path: Path) -> None:
+    """Whoever looks from elsewhere would be led to nowhere."""
+    async with crowd(tmp_path, 1) as site, looking(site.url) as page:
+        told = await page.evaluate(
+            """async () => {
+                const { chatOf } = await import("/static/model.js");
+                const at = (page) => ({ page, state: "connected" });
+                const near = at("http://127.0.0.1:8070/chat");
+                const far = at("https://bots.example.org/chat");
+                const hosts = ["localhost", "gateway.lan"];
+                return [near, far, at("")].map((one) => hosts.map((host) => chatOf(one, host)));
+            }"""
+        )
+    near, far = "http://127.0.0.1:8070/chat", "https://bots.example.org/chat"
+    assert told == [[near, ""], [far, far], ["", ""]]
+
+
 async def test_a_page_that_hears_nothing_says_so_and_never_connected(tmp_path: Path) -> None:
     """The stream stays open and mute: what the gateway knows of its own links holds here, too."""
     async with crowd(tmp_path, 3) as site, Relay("127.0.0.1", site.server.port) as relay:

@@ -107,6 +107,12 @@ class WebChat(Adapter):
         return self._listener
 
     @property
+    def page(self) -> str:
+        """Below the public address, or at the listener's own where there is no such address."""
+        base = self._tools.hook_url or self._listener
+        return base.rstrip("/") + self._settings.path if base else ""
+
+    @property
     def identity(self) -> str:
         """The path: one page can not lead to two bots."""
         return f"webchat:{self._settings.path}"

@@ -340,6 +340,7 @@ class Gateway:
             skipped=account.skipped_frames,
             dead=desk.lanes.failed + desk.sender.refused,
             unknown=desk.sender.unknown,
+            page=account.adapter.page,
         )
 
     # -- building -----------------------------------------------------------------------------

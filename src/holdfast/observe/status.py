@@ -116,6 +116,8 @@ class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Dead letters of this process."""
     unknown: int
     """Sends whose fate was unknown, by this process."""
+    page: str = ""
+    """URL at which people chat with it in a browser; empty where Holdfast serves no page."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

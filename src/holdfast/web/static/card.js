@@ -4,7 +4,7 @@ import { act } from "./act.js";
 import { Bar } from "./bar.js";
 import { advice, whoActs, why } from "./cause.js";
 import { Facts, h, say, show } from "./dom.js";
-import { believed, downSince, worstCause } from "./model.js";
+import { believed, chatOf, downSince, worstCause } from "./model.js";
 import { ago, clock, duration } from "./time.js";
 import { t } from "./words.js";
 
@@ -31,6 +31,7 @@ export class Card {
   #days = new Bar("bar.days", 90 * 86_400);
   #platform = h("span.platform.quiet");
   #buttons = {};
+  #chat;
   #cable;
   #lab;
 
@@ -43,6 +44,8 @@ export class Card {
     for (const deed of ["kick", "pause", "resume"]) {
       this.#buttons[deed] = this.#button(t(deed), () => act(name, deed));
     }
+    const chat = { target: "_blank", rel: "noopener", "aria-label": `${t("chat.open")} ${name}` };
+    this.#chat = h("a.button", chat, t("chat.open"));
     this.#cable = this.#button("", () => lab.toggle(name));
     const card = h(
       "article.card",
@@ -52,7 +55,7 @@ export class Card {
       this.#facts.node,
       this.#life,
       h("div.bars", {}, this.#hour.node, this.#days.node),
-      h("div.row", {}, ...Object.values(this.#buttons), this.#cable),
+      h("div.row", {}, ...Object.values(this.#buttons), this.#chat, this.#cable),
     );
     this.node = h(tag, {}, card);
   }
@@ -78,6 +81,7 @@ export class Card {
     show(this.#buttons.kick, !account.paused && state !== "connected");
     show(this.#buttons.pause, !account.paused);
     show(this.#buttons.resume, account.paused);
+    this.#showChat(stale ? "" : chatOf(account, location.hostname));
     this.#showCable();
   }
 
@@ -99,6 +103,11 @@ export class Card {
     facts.set(t("fact.do"), cause ? advice(cause, this.name) : "");
     facts.set(t("fact.next"), trouble ? nextTry(account, now) : "");
     facts.set(t("fact.waits"), waits(account));
+  }
+
+  #showChat(url) {
+    show(this.#chat, url !== "");
+    if (url && this.#chat.getAttribute("href") !== url) this.#chat.setAttribute("href", url);
   }
 
   #showCable() {

@@ -11,6 +11,16 @@ export function believed(account, now, stale) {
 export const needsPerson = (account) =>
   !account.paused && (account.attention || account.state === "fatal");
 
+const LOOPBACK = ["127.0.0.1", "localhost", "[::1]"];
+
+/** Where to chat with it, as seen from a host; empty where there is no page, or none to reach. */
+export function chatOf(account, host) {
+  if (!account.page || account.state !== "connected") return "";
+  // Without a public address the gateway knows the page by its own machine's alone.
+  const isNear = LOOPBACK.includes(new URL(account.page).hostname);
+  return isNear && !LOOPBACK.includes(host) ? "" : account.page;
+}
+
 /** In which order accounts need to be looked at. */
 export const NEEDS = ["person", "down", "connecting", "doubt", "well", "off"];
 

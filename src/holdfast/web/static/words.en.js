@@ -148,6 +148,7 @@ export default {
   "drop.ask": (n) => `Drop ${s(n, "message", "messages")} for good?`,
   "drop.means": "Nobody will answer or send what is dropped.",
   "drop.done": (n) => `${s(n, "message was", "messages were")} dropped.`,
+  "chat.open": "Open chat",
   "cable.pull": "Pull the cable",
   "cable.heal": "Put the cable back",
 

@@ -153,6 +153,7 @@ export default {
   "drop.ask": (n) => `永久丢弃 ${n} 条消息？`,
   "drop.means": "丢弃的消息不会再有人回答或发送。",
   "drop.done": (n) => `已丢弃 ${n} 条消息。`,
+  "chat.open": "打开聊天",
   "cable.pull": "拔掉网线",
   "cable.heal": "插回网线",
 
