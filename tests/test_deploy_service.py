@@ -100,6 +100,17 @@ def test_the_image_installs_extras_that_exist_and_is_not_root() -> None:
     assert f"VOLUME {STATE}" in lines
 
 
+def test_temporary_files_have_a_place_under_a_read_only_root() -> None:
+    """SQLite fails to rebuild a large journal without one, and so does an alert by a command."""
+    (place,) = re.findall(r"TMPDIR=(\S+)", text(DEPLOY / "Containerfile"))
+    assert compose()["services"]["holdfast"]["read_only"]
+    assert f"state:{place}" in compose()["services"]["holdfast"]["volumes"]
+    (container,) = kubernetes()["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == place]
+    assert not mount.get("readOnly", False)
+
+
 def test_compose_uses_the_image_and_asks_for_life_not_for_platforms() -> None:
     service = compose()["services"]["holdfast"]
     assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
