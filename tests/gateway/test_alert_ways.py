@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 import sys
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,15 @@ async def test_a_command_gets_the_document_on_its_standard_input(tmp_path: Path)
     code = f"import sys; open({str(out)!r}, 'wb').write(sys.stdin.buffer.read())"
     await run_command(python(code), b"{}" * 100_000)
     assert out.read_bytes() == b"{}" * 100_000
+
+
+async def test_a_disk_that_takes_no_file_is_told_like_any_other_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the ways after this one would never be tried."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(Undelivered, match="no temporary file can be written: No such file"):
+        await run_command(python("pass"), b"{}")
 
 
 @pytest.mark.real_time

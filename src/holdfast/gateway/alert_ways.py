@@ -149,9 +149,15 @@ async def run_command(way: CommandWay, body: bytes, limit: float = COMMAND_LIMIT
 
 
 def _file(content: bytes) -> IO[bytes]:
-    file = tempfile.TemporaryFile()
-    file.write(content)
-    file.seek(0)
+    """A file that nobody else can open. Raises Undelivered: a disk may be what the alert is of."""
+    try:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            file.write(content)
+            file.seek(0)
+            stack.pop_all()
+    except OSError as error:
+        raise Undelivered(f"no temporary file can be written: {error.strerror}") from None
     return file
 
 
