@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from holdfast.observe.exposition import render
 from holdfast.observe.ledger import Spread, Totals
-from holdfast.observe.metrics import METRICS, Reading, Type
+from holdfast.observe.metrics import METRICS, Reading, Served, Type
 from holdfast.observe.status import AccountStatus, Status, account_status, believed, proof
 from holdfast.store.protocol import Counts
 from holdfast.supervision import Breaker, Published, Supervisor, preset
@@ -115,7 +115,7 @@ def test_names_and_labels_keep_the_rules() -> None:
         assert re.fullmatch(r"holdfast_[a-z]+(_[a-z]+)*", metric.name)
         assert metric.name.endswith("_total") == (metric.type is Type.COUNTER)
         assert metric.help.endswith(".")
-        assert set(metric.labels) <= {"account", "platform", "state", "code", "version"}
+        assert set(metric.labels) <= {"account", "platform", "state", "code", "reason", "version"}
 
 
 def test_every_metric_is_written_out_and_nothing_else_of_ours() -> None:
@@ -211,6 +211,24 @@ def test_the_process_tells_of_itself() -> None:
     assert get(found, "journal_ok") == 0
     assert get(samples(reading()), "journal_ok") == 1
     assert found["process_open_fds", frozenset()] > 2
+
+
+def test_the_server_tells_of_itself() -> None:
+    served = Served(
+        refused={"token": 3, "host": 0},
+        streams=2,
+        streams_refused=5,
+        streams_dropped=7,
+        history_ok=False,
+    )
+    found = samples(replace(reading(), served=served))
+    assert get(found, "web_refused_total", reason="token") == 3
+    assert get(found, "web_refused_total", reason="host") == 0
+    assert get(found, "web_streams") == 2
+    assert get(found, "web_streams_refused_total") == 5
+    assert get(found, "web_streams_dropped_total") == 7
+    assert get(found, "history_ok") == 0
+    assert not any("web" in name for name, _ in samples(reading()))
 
 
 # -- a real gateway -------------------------------------------------------------------------------

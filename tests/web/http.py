@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast.adapter import Secret
 from holdfast.config import Config, WebSettings
@@ -55,6 +56,23 @@ class Site:
             return (await reader.read()).decode()
         finally:
             writer.close()
+
+    async def refused(self) -> dict[str, float]:
+        """What a scraper is told of refusals, by the reason, without those that never were."""
+        guard = self.server.guard
+        headers = {"Cookie": f"{guard.cookie}={guard.sessions.begin()}"}
+        async with (
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as scraper,
+            scraper.get(self.url + "/metrics", headers=headers) as answer,
+        ):
+            assert answer.status == 200
+            text = await answer.text()
+        return {
+            one.labels["reason"]: one.value
+            for family in text_string_to_metric_families(text)
+            for one in family.samples
+            if one.name == "holdfast_web_refused_total" and one.value
+        }
 
     def generations(self) -> set[int]:
         """Numbers of the accounts' connections: 1 as long as none was disturbed."""

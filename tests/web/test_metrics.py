@@ -19,12 +19,14 @@ from holdfast.gateway.gateway import Gateway
 from holdfast.store.protocol import Counts
 from holdfast.supervision import Published
 from holdfast.testing import MemoryStore
+from holdfast.web import events
 from holdfast.web.answers import explain_mistakes
 from holdfast.web.metrics_api import JOURNAL_LIMIT, MetricsApi
 from tests.cli.gateway import Place
 from tests.gateway.house import house, parrot, reach
 from tests.gateway.parrot import Aviary
 from tests.gateway.tools import now
+from tests.web.http import flock, serving
 
 
 class Scraper:
@@ -187,6 +189,27 @@ async def test_without_the_library_the_answer_says_what_to_install(
         assert gateway.status().accounts["bot"].state == "connected"
     assert (status, kind) == (501, "application/json")
     assert "install holdfast[metrics]" in text
+
+
+async def test_streams_and_the_history_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "READERS", 1)
+    async with serving(flock(tmp_path)) as site:
+        scraper = Scraper(site.url + "/metrics", site.session)
+        async with site.session.get(site.url + "/api/v1/events"):
+            assert (await site.ask("/api/v1/events"))[0] == 503
+            site.history.trouble = "kept in memory only: the disk is full"
+            site.server.hub.dropped = 3
+            values = await scraper.values()
+        assert values["holdfast_web_streams"] == 1
+        assert values["holdfast_web_streams_refused_total"] == 1
+        assert values["holdfast_web_streams_dropped_total"] == 3
+        assert values["holdfast_history_ok"] == 0
+        site.history.trouble = ""
+        await asyncio.sleep(events.HEARTBEAT + 1)
+        values = await scraper.values()
+        assert (values["holdfast_web_streams"], values["holdfast_history_ok"]) == (0, 1)
 
 
 @pytest.mark.real_time

@@ -27,7 +27,6 @@ from holdfast.store.journal import open_journal
 from holdfast.store.protocol import Store
 from holdfast.web.api import reload
 from holdfast.web.control_server import ControlServer
-from holdfast.web.metrics_api import MetricsApi
 from holdfast.web.server import HttpServer
 
 __all__ = ["JOURNAL", "STOP_LIMIT", "Signals", "run", "serve"]
@@ -70,7 +69,7 @@ async def serve(path: Path, redaction: logs.Redaction) -> Exit:
         history = History(config.state_dir / FILE_NAME)
         gateway = await _start(config, store, history)
         server = ControlServer(gateway, history)
-        pages = HttpServer(gateway, history, [MetricsApi(gateway)])
+        pages = HttpServer(gateway, history)
         signals.reload = partial(_reload, gateway, redaction)
         try:
             await _listen(server)

@@ -31,8 +31,7 @@ from holdfast.store.protocol import Store
 from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Report
 from holdfast.web.cable_api import CableApi
-from holdfast.web.metrics_api import MetricsApi
-from holdfast.web.server import Extra, HttpServer
+from holdfast.web.server import HttpServer
 
 POLICY = {"stable_after": 3.0, "quick_life": 1.0}
 """The demo's faults come seconds apart instead of days: so must the proof of stability."""
@@ -138,8 +137,7 @@ async def served(play: Demo, port: int = 0) -> AsyncIterator[str]:
     gateway = play.gateway
     history = History(gateway.config.state_dir / FILE_NAME)
     settings = WebSettings(listen=f"127.0.0.1:{port}")
-    extras: list[Extra] = [MetricsApi(gateway), CableApi(play)]
-    server = HttpServer(gateway, history, extras, settings=settings)
+    server = HttpServer(gateway, history, [CableApi(play)], settings=settings)
     await history.start()
     try:
         for name, desk in gateway.desks.items():  # they have reported before it was there

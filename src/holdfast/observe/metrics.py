@@ -3,7 +3,8 @@
 Gauges and most counters are read from the same document as the status file, so they can not
 disagree with it; what only events tell comes from the ledger. Names follow Prometheus: base units,
 ``_total`` for counters. Labels have few values: account, platform, state, code (a bounded number
-per account), version. Whatever has an age has it in seconds, so that no reader compares clocks.
+per account), reason, version. Whatever has an age has it in seconds, so that no reader compares
+clocks.
 
 The client library is not needed here, only where a reading is written out (`exposition`).
 """
@@ -32,6 +33,19 @@ class Type(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What the HTTP server tells of itself and of the history it shows."""
+
+    refused: Mapping[str, int]
+    """Requests and connections, by the reason; every reason is there."""
+    streams: int
+    """Streams of events that are open now."""
+    streams_refused: int
+    streams_dropped: int
+    history_ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """All that the metrics are made of, read in one turn of the loop."""
 
@@ -44,6 +58,8 @@ class Reading:
     loop_stalls: int
     status_writes: int
     status_write_failures: int
+    served: Served | None = None
+    """None where there is no server to ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,16 @@ def _of_journal(value: Callable[[Counts], int]) -> Callable[[Reading], Iterable[
 
 def _of_process(value: Callable[[Reading], float]) -> Callable[[Reading], Iterable[Sample]]:
     return lambda reading: [((), value(reading))]
+
+
+def _of_server(value: Callable[[Served], float]) -> Callable[[Reading], Iterable[Sample]]:
+    return lambda reading: [] if reading.served is None else [((), value(reading.served))]
+
+
+def _refused(reading: Reading) -> Iterable[Sample]:
+    if reading.served is not None:
+        for reason, count in reading.served.refused.items():
+            yield (reason,), count
 
 
 def _spread(
@@ -379,4 +405,42 @@ PROCESS: tuple[Metric, ...] = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = (*STATE, *EVENTS, *DELIVERY, *PROCESS)
+SERVER: tuple[Metric, ...] = (
+    Metric(
+        "holdfast_web_refused_total",
+        Type.COUNTER,
+        "Requests and connections that the HTTP server refused, by the reason.",
+        ("reason",),
+        _refused,
+    ),
+    Metric(
+        "holdfast_web_streams",
+        Type.GAUGE,
+        "Streams of events that are open.",
+        (),
+        _of_server(lambda served: served.streams),
+    ),
+    Metric(
+        "holdfast_web_streams_refused_total",
+        Type.COUNTER,
+        "Streams of events that were one too many.",
+        (),
+        _of_server(lambda served: served.streams_refused),
+    ),
+    Metric(
+        "holdfast_web_streams_dropped_total",
+        Type.COUNTER,
+        "Streams of events that were ended because their reader took no byte.",
+        (),
+        _of_server(lambda served: served.streams_dropped),
+    ),
+    Metric(
+        "holdfast_history_ok",
+        Type.GAUGE,
+        "1 while the history of incidents and uptimes can be written.",
+        (),
+        _of_server(lambda served: served.history_ok),
+    ),
+)
+
+METRICS: tuple[Metric, ...] = (*STATE, *EVENTS, *DELIVERY, *PROCESS, *SERVER)

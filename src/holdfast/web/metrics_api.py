@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from aiohttp import web
@@ -12,7 +12,7 @@ from aiohttp.hdrs import ACCEPT, CONTENT_TYPE
 
 from holdfast.errors import StoreError
 from holdfast.gateway.gateway import Gateway
-from holdfast.observe.metrics import Reading
+from holdfast.observe.metrics import Reading, Served
 from holdfast.store.protocol import Counts
 from holdfast.threads import DAEMONS
 from holdfast.web.problem import Problem
@@ -34,8 +34,9 @@ class MetricsApi:
     does not. The client library is loaded by the first question.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, gateway: Gateway, served: Callable[[], Served] | None = None) -> None:
+        """``served`` is what the server tells of itself, if there is one to ask."""
+        self._gateway, self._served = gateway, served
         self._one = asyncio.Lock()
 
     def add_to(self, app: web.Application) -> None:
@@ -47,7 +48,8 @@ class MetricsApi:
         loop = asyncio.get_running_loop()
         async with self._one:  # however many ask, one thread writes
             waiting = await self._waiting()
-            reading = replace(self._gateway.reading(), waiting=waiting)
+            served = None if self._served is None else self._served()
+            reading = replace(self._gateway.reading(), waiting=waiting, served=served)
             text, kind = await loop.run_in_executor(DAEMONS, _render, reading, accept)
         return web.Response(body=text, headers={CONTENT_TYPE: kind})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from aiohttp import web
 from holdfast.config import WebSettings
 from holdfast.gateway.gateway import Gateway
 from holdfast.observe.history import History
+from holdfast.observe.metrics import Served
 from holdfast.web import routes
 from holdfast.web.alerts_api import AlertsApi
 from holdfast.web.answers import explain_mistakes
@@ -24,9 +25,10 @@ from holdfast.web.api import Api
 from holdfast.web.control_server import STOP_LIMIT, handlers
 from holdfast.web.door import Door, Wire
 from holdfast.web.events import EventsApi, Hub
-from holdfast.web.guard import MAX_BODY, Guard
+from holdfast.web.guard import MAX_BODY, Guard, Refusal
 from holdfast.web.history_api import HistoryApi, noted
 from holdfast.web.letters_api import LettersApi
+from holdfast.web.metrics_api import MetricsApi
 from holdfast.web.pages import Pages, add_headers
 from holdfast.web.probes import Probes
 
@@ -47,7 +49,7 @@ def table() -> list[routes.Operation]:
 
 
 class Extra(Protocol):
-    """Handlers from elsewhere, such as the metrics; they are guarded like all others."""
+    """Handlers from elsewhere, such as those of the demo; they are guarded like all others."""
 
     def add_to(self, app: web.Application) -> None:
         """Add their routes."""
@@ -69,6 +71,7 @@ class HttpServer:
         settings: WebSettings | None = None,
     ) -> None:
         """``settings`` are those of the gateway's configuration, unless others are given."""
+        self._history = history
         self._settings = settings or gateway.config.web
         clock = asyncio.get_running_loop().time
         self.guard = Guard(self._settings, clock)
@@ -91,7 +94,8 @@ class HttpServer:
         for owner in (*handlers(gateway, history), EventsApi(self.hub)):
             routes.add_to(self._app, owner)
         pages = Pages(self.guard, [told for told in table() if not told.local])
-        more: list[Extra] = [pages, Probes(gateway), *extras]
+        metrics = MetricsApi(gateway, self.served)
+        more: list[Extra] = [pages, Probes(gateway), metrics, *extras]
         for extra in more:
             extra.add_to(self._app)
         self._runner: web.AppRunner | None = None
@@ -109,10 +113,15 @@ class HttpServer:
         """What is served."""
         return list(self._app.router.routes())
 
-    @property
-    def refused(self) -> Mapping[str, int]:
-        """Requests and connections that were refused, by `Refusal`."""
-        return {why.value: number for why, number in self.guard.refused.items()}
+    def served(self) -> Served:
+        """What the metrics tell of it, true now."""
+        return Served(
+            refused={why.value: self.guard.refused[why] for why in Refusal},
+            streams=self.hub.readers,
+            streams_refused=self.hub.refused,
+            streams_dropped=self.hub.dropped,
+            history_ok=not self._history.trouble,
+        )
 
     async def start(self) -> None:
         """Listen; idempotent. An address that can not be had is told once and tried again."""
