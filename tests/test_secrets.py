@@ -151,6 +151,33 @@ def test_passwords_of_urls_are_hidden() -> None:
     assert redaction.clean("p%40ss p@ss me") == "*** *** me"
 
 
+def test_a_secret_url_is_hidden_by_its_parts_too() -> None:
+    redaction = Redaction(
+        Secret(f"https://me:pass-{MARK}@hooks.example/services/{MARK}?key={MARK}")
+    )
+    for told in (
+        f"https://hooks.example/services/{MARK}?key={MARK}",
+        f"POST /services/{MARK}?key={MARK} HTTP/1.1",
+        f"no route to /services/{MARK}",
+        f"wrong password pass-{MARK} of me",
+    ):
+        assert MARK not in redaction.clean(told)
+    assert redaction.clean("no answer from hooks.example") == "no answer from hooks.example"
+
+
+def test_a_short_path_of_a_secret_url_shreds_no_text() -> None:
+    assert Redaction(Secret("https://x/hook")).clean("GET /hook of https://x/hook") == (
+        "GET /hook of ***"
+    )
+
+
+@pytest.mark.parametrize("text", ["https://[bad", "77:abc", "x:/y", "https:///no-host-at-all/none"])
+def test_a_secret_that_is_no_url_is_hidden_whole(text: str) -> None:
+    assert Redaction(Secret(text)).clean(f"<{text}> /no-host-at-all/none") == (
+        "<***> /no-host-at-all/none"
+    )
+
+
 def test_what_is_too_short_to_be_one_shreds_no_text() -> None:
     assert Redaction([Secret("abc")]).clean("alphabc") == "alphabc"
     assert Redaction([Secret("abcd")]).clean("alphabcd") == "alph***"
@@ -176,11 +203,31 @@ def test_an_objects_attributes_are_searched_once() -> None:
     assert redaction_of(owner) is redaction_of(owner)
 
 
-def test_a_bad_proxy_is_refused_without_its_password() -> None:
-    entry = {"platform": "telegram", "token": "1:x", "proxy": f"socks://me:{MARK}@host"}
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        (f"socks://me:{MARK}@host", "'socks://***@host'"),
+        (f"me:{MARK}@host:3128", "'***@host:3128'"),
+        (f"http://me:{MARK}@[host", "'http://***@[host'"),
+        (f"http://me:{MARK}/2@host", "'http://***@host'"),
+        (f"http://me:a@{MARK}@host:0", "'http://***@host:0'"),
+    ],
+)
+def test_a_bad_proxy_is_refused_without_its_password(proxy: str, shown: str) -> None:
+    entry = {"platform": "telegram", "token": "1:x", "proxy": proxy}
     with pytest.raises(ConfigError) as caught:
         build({"accounts": {"bot": entry}}, Path("holdfast.toml"))
-    assert "is not a usable URL" in str(caught.value)
+    assert f"{shown} is not a usable URL" in str(caught.value)
+    assert MARK not in str(caught.value)
+
+
+def test_an_address_for_others_without_a_token_is_refused_without_its_password() -> None:
+    document = {
+        "accounts": {"bot": {"platform": "telegram", "token": "1:x"}},
+        "web": {"url": f"https://me:{MARK}@bots.example.org"},
+    }
+    with pytest.raises(ConfigError, match="lets other machines in") as caught:
+        build(document, Path("holdfast.toml"))
     assert MARK not in str(caught.value)
 
 
@@ -227,7 +274,8 @@ class Quoter(Adapter):
         return f"bad token {self._settings.token.reveal()} and {self._settings.second.reveal()!r}"
 
     async def run(self, link: object) -> None:
-        raise Disconnect(Cause(Kind.REFUSED, "quoted", self._quoted(), hint=self._quoted()))
+        code = f"quoted_{self._settings.token.reveal()}"
+        raise Disconnect(Cause(Kind.REFUSED, code, self._quoted(), hint=self._quoted()))
 
     async def send(self, message: Outbound) -> Receipt:
         raise ValueError(self._quoted())

@@ -37,6 +37,10 @@ SHORTEST = 4
 """Characters of a secret that is hidden: to blot out shorter ones wherever they occur would shred
 every text and show what they are. No platform gives out any."""
 
+TELLING = 16
+"""Characters of a secret URL's path that is hidden without its host, too: ``/hook`` stands in too
+many texts, and the shortest path of a well-known service with its key in it has 30."""
+
 DEEPEST = 6
 """Levels of nested values that are searched for secrets; a configuration has four."""
 
@@ -149,6 +153,17 @@ class Redaction:
         return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
 
 
+def without_user(url: str) -> str:
+    """A URL that may not even be one, for an error about it: what stands before an ``@`` is hidden.
+
+    Where a scheme is missing, or a password holds a slash, a parser takes the password for
+    something else.
+    """
+    return _USER.sub(rf"\1{HIDDEN}@", url)
+
+
+_USER = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
+
 _of_owners: WeakKeyDictionary[object, Redaction] = WeakKeyDictionary()
 
 
@@ -167,6 +182,7 @@ def _plain(value: object, depth: int) -> Iterator[str]:
         case Secret():
             if value:
                 yield value.reveal()
+                yield from _of_url(value.reveal())
         case str():
             yield from _passwords(value)
         case Mapping():
@@ -180,6 +196,20 @@ def _plain(value: object, depth: int) -> Iterator[str]:
     if depth:
         for part in inside:
             yield from _plain(part, depth - 1)
+
+
+def _of_url(text: str) -> Iterator[str]:
+    """The parts of a secret URL that tell as much as the whole: programs name it without the user,
+    or only what they ask the host for."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return
+    if parts.scheme and parts.hostname:
+        yield from _passwords(text)
+        yield parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        asked = parts._replace(scheme="", netloc="", fragment="").geturl()
+        yield from (part for part in (asked, parts.path) if len(part) >= TELLING)
 
 
 def _passwords(text: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ import pytest
 from holdfast.adapter import Secret
 from holdfast.config import AccountWay, AlertsConfig, CommandWay, Config, HookWay, build, load
 from holdfast.errors import ConfigError
-from holdfast.gateway.alert_ways import Undelivered, run_command, signature
+from holdfast.gateway.alert_ways import LAST_WORDS, Undelivered, run_command, signature
 from holdfast.gateway.alerting import RETRY, Tried
 from holdfast.observe.alerts import Rules
 from holdfast.supervision import Published
@@ -158,6 +158,16 @@ async def test_a_disk_that_takes_no_file_is_told_like_any_other_trouble(
 async def test_a_command_that_fails_says_why(way: CommandWay, problem: str) -> None:
     with pytest.raises(Undelivered, match=problem):
         await run_command(way, b"{}")
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("behind", [0, LAST_WORDS - 10, 2 * LAST_WORDS])
+async def test_what_a_command_says_is_cut_after_it_was_redacted(behind: int) -> None:
+    way = python(f"import sys; sys.exit('token=' + 'secret' * 5 + '.' * {behind})")
+    with pytest.raises(Undelivered) as caught:
+        await run_command(way, b"{}", redacted=lambda text: text.replace("secret" * 5, "***"))
+    assert "secret" not in str(caught.value)
+    assert ("***" in str(caught.value)) == (behind < LAST_WORDS)
 
 
 @pytest.mark.real_time

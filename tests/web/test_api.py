@@ -153,7 +153,8 @@ async def test_reload_touches_only_what_changed(tmp_path: Path) -> None:
     old = parrots(tmp_path, polly="oak", jack="elm")
     async with running(old) as gateway:
         new = parrots(tmp_path, polly="oak", jack="ash", iago="fir")
-        reloaded = await reload(gateway, lambda _: new)
+        gateway.read = lambda _: new
+        reloaded = await reload(gateway)
         assert sorted(reloaded.done) == ["iago: added", "jack: restarted"]
         await connected(gateway, "jack")
         await connected(gateway, "iago")
@@ -167,7 +168,8 @@ async def test_reload_says_what_waits_for_a_restart(tmp_path: Path) -> None:
         changed = msgspec.structs.replace(old.gateway, handlers=3, hook_listen="127.0.0.1:1")
         web = WebSettings(listen="127.0.0.1:1")
         new = replace(old, gateway=changed, web=web, warnings=("look here",))
-        reloaded = await reload(gateway, lambda _: new)
+        gateway.read = lambda _: new
+        reloaded = await reload(gateway)
         assert reloaded.done == []
         assert sorted(reloaded.warnings) == [
             "[gateway] handlers: takes effect at the next start",
@@ -181,8 +183,9 @@ async def test_the_state_directory_can_not_move_under_a_running_gateway(tmp_path
     old = parrots(tmp_path, polly="oak")
     async with running(old) as gateway:
         moved = replace(old, gateway=msgspec.structs.replace(old.gateway, state_dir="other"))
+        gateway.read = lambda _: moved
         with pytest.raises(ConfigError, match=r"state_dir.*restart the gateway"):
-            await reload(gateway, lambda _: moved)
+            await reload(gateway)
         assert gateway.config is old
 
 

@@ -67,10 +67,10 @@ async def serve(path: Path, redaction: logs.Redaction) -> Exit:
             config.state_dir / JOURNAL, config.accounts, retention=config.gateway.retention
         )
         history = History(config.state_dir / FILE_NAME)
-        gateway = await _start(config, store, history)
+        gateway = await _start(config, store, history, partial(_read, redaction=redaction))
         server = ControlServer(gateway, history)
         pages = HttpServer(gateway, history)
-        signals.reload = partial(_reload, gateway, redaction)
+        signals.reload = partial(_reload, gateway)
         try:
             await _listen(server)
             await pages.start()
@@ -87,8 +87,10 @@ async def serve(path: Path, redaction: logs.Redaction) -> Exit:
     return Exit.OK
 
 
-async def _start(config: Config, store: Store, history: History) -> Gateway:
-    gateway = Gateway(config, store, claims=Claims())
+async def _start(
+    config: Config, store: Store, history: History, read: Callable[[Path], Config]
+) -> Gateway:
+    gateway = Gateway(config, store, claims=Claims(), read=read)
     await history.start()
     gateway.listeners.append(history.report)
     try:
@@ -122,10 +124,10 @@ def _read(path: Path, redaction: logs.Redaction) -> Config:
     return config
 
 
-async def _reload(gateway: Gateway, redaction: logs.Redaction) -> None:
+async def _reload(gateway: Gateway) -> None:
     """What SIGHUP asks for; nobody waits for the answer but the log."""
     try:
-        reloaded = await reload(gateway, partial(_read, redaction=redaction))
+        reloaded = await reload(gateway)
     except ConfigError as error:
         log.error("reload refused, nothing was changed: %s", error)
         return

@@ -31,7 +31,7 @@ from holdfast.config.values import check_url, convert, host_of, is_loopback, mea
 from holdfast.errors import ConfigError
 from holdfast.observe.alerts import Rules
 from holdfast.platforms import find
-from holdfast.secrets import resolve
+from holdfast.secrets import resolve, without_user
 from holdfast.store.protocol import DEDUPE_SECONDS
 from holdfast.supervision import Policy, PolicyError, preset
 
@@ -153,9 +153,10 @@ def _web(table: Any, where: str, base: Path, warnings: list[str]) -> WebSettings
     if settings.token is None:
         if not is_loopback(host) or settings.url is not None:
             key, value = ("url", settings.url) if is_loopback(host) else ("listen", settings.listen)
+            shown = without_user(value or "")
             raise ConfigError(
                 f"{where} {key}",
-                f"{value!r} lets other machines in, and there is no token",
+                f"{shown!r} lets other machines in, and there is no token",
                 'set token = { env = "HOLDFAST_WEB_TOKEN" }, or listen on 127.0.0.1 without url',
             )
     elif len(settings.token.reveal()) < TOKEN_LENGTH:

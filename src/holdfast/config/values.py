@@ -12,7 +12,7 @@ import msgspec
 from holdfast import durations
 from holdfast.adapter import Secret
 from holdfast.errors import ConfigError
-from holdfast.secrets import Redaction
+from holdfast.secrets import without_user
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -53,7 +53,7 @@ def check_url(value: str | None, where: str, *, secret: bool = False) -> None:
     except ValueError:
         usable = False
     if not usable:
-        shown = "this" if secret else Redaction(value).clean(repr(value))
+        shown = "this" if secret else repr(without_user(value))
         raise ConfigError(where, f"{shown} is not a usable URL", "it must begin with https://")
 
 

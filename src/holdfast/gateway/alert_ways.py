@@ -23,6 +23,7 @@ from holdfast.config import AccountWay, CommandWay, HookWay, Way
 from holdfast.errors import HoldfastError, StoreError
 from holdfast.gateway.net import HttpClient
 from holdfast.store.protocol import Box, OutboxState, Owed, Store
+from holdfast.threads import DAEMONS
 
 HOOK_LIMIT = 10.0
 """Seconds for one try at a web hook."""
@@ -47,6 +48,10 @@ LOOK_EVERY = 0.5
 
 LAST_WORDS = 200
 """Characters of a failed command's standard error that are repeated."""
+
+LAST_BYTES = 16_384
+"""Bytes of it that are read for them: enough that what was cut in half does not come among them,
+whatever is hidden in between."""
 
 
 class Undelivered(HoldfastError):
@@ -116,10 +121,16 @@ async def _one_try(
 # -- commands -------------------------------------------------------------------------------------
 
 
-async def run_command(way: CommandWay, body: bytes, limit: float = COMMAND_LIMIT) -> None:
+async def run_command(
+    way: CommandWay,
+    body: bytes,
+    limit: float = COMMAND_LIMIT,
+    redacted: Callable[[str], str] = str,
+) -> None:
     """Run a program with a document on its standard input. Raises Undelivered.
 
-    Past ``limit`` seconds, or when cancelled, its whole process group is killed.
+    Past ``limit`` seconds, or when cancelled, its whole process group is killed. ``redacted`` takes
+    the secrets out of what a failing program says, which has our environment.
     """
     with _file(body) as given, _file(b"") as said:
         try:
@@ -145,7 +156,9 @@ async def run_command(way: CommandWay, body: bytes, limit: float = COMMAND_LIMIT
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         if code != 0:
-            raise Undelivered(f"ended with {_code(code)}{_last_words(said)}")
+            loop = asyncio.get_running_loop()
+            words = await loop.run_in_executor(DAEMONS, _last_words, said, redacted)
+            raise Undelivered(f"ended with {_code(code)}{words}")
 
 
 def _file(content: bytes) -> IO[bytes]:
@@ -165,10 +178,11 @@ def _code(code: int) -> str:
     return f"exit code {code}" if code > 0 else f"signal {-code}"
 
 
-def _last_words(said: IO[bytes]) -> str:
+def _last_words(said: IO[bytes], redacted: Callable[[str], str]) -> str:
     size = said.seek(0, os.SEEK_END)
-    said.seek(max(0, size - 4 * LAST_WORDS))
-    text = " ".join(said.read().decode("utf-8", "replace").split())
+    said.seek(max(0, size - LAST_BYTES))
+    # Before it is cut: half a secret is not known as one.
+    text = " ".join(redacted(said.read().decode("utf-8", "replace")).split())
     return f": {text[-LAST_WORDS:]}" if text else ""
 
 

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast.config import AccountWay, AlertsConfig, CommandWay, HookWay, Way
+from holdfast.adapter import Secret
+from holdfast.config import AccountWay, AlertsConfig, CommandWay, Config, HookWay, Way
 from holdfast.errors import ConfigError, StoreError
 from holdfast.gateway.alert_ways import Undelivered, call_hook, name_of, run_command, send
 from holdfast.messages import Outbound
 from holdfast.observe.alert_words import AlertDocument, document
 from holdfast.observe.alerts import Alert, Alerts, Incident, Line, Rules, What
+from holdfast.secrets import Redaction
 from holdfast.splitting import split
 from holdfast.store.protocol import Received
 from holdfast.supervision import Published, Report
@@ -64,6 +66,12 @@ class _Saved(msgspec.Struct, frozen=True):
     incidents: dict[str, Incident]
     id: str = ""
     outgoing: Alert | None = None
+
+
+def _redacted(config: Config, way: CommandWay, text: str) -> str:
+    """A text without the secrets of the configuration, and without the command's own arguments:
+    for many programs a token is one of them."""
+    return Redaction(config, tuple(map(Secret, way.command[1:]))).clean(text)
 
 
 class Alerting:
@@ -223,7 +231,8 @@ class Alerting:
                     body = msgspec.json.encode(letter)
                     await call_hook(client, way, letter.id, letter.at, body)
                 case CommandWay():
-                    await run_command(way, msgspec.json.encode(letter))
+                    redacted = partial(_redacted, self._gateway.config, way)
+                    await run_command(way, msgspec.json.encode(letter), redacted=redacted)
         except Undelivered as error:
             log.warning("alert not taken id=%s way=%r error=%s", letter.id, name_of(way), error)
             return Tried(way=name_of(way), worked=False, detail=str(error))

@@ -31,7 +31,9 @@ def classified(adapter: Adapter, error: BaseException) -> Cause:
 
 def cleaned(cause: Cause, redaction: Redaction) -> Cause:
     """The cause without secrets in its words."""
-    message, hint = redaction.clean(cause.message), redaction.clean(cause.hint)
-    if (message, hint) == (cause.message, cause.hint):
-        return cause
-    return replace(cause, message=message, hint=hint)
+    return replace(
+        cause,
+        code=redaction.clean(cause.code),
+        message=redaction.clean(cause.message),
+        hint=redaction.clean(cause.hint),
+    )

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from aiohttp.abc import AbstractResolver
 
 from holdfast import __version__, agents
 from holdfast.adapter import Adapter
-from holdfast.config import AccountConfig, Config, check_identities
+from holdfast.config import AccountConfig, Config, check_identities, load
 from holdfast.errors import StoreError
 from holdfast.gateway.account import Account, AccountTools
 from holdfast.gateway.alerting import Alerting
@@ -104,11 +105,13 @@ class Gateway:
         suspend: SuspendDetector | None = None,
         tls: ssl.SSLContext | None = None,
         pulse: float = PULSE,
+        read: Callable[[Path], Config] = load,
     ) -> None:
         """``claims`` keep other gateways of this machine from the accounts; None: nobody is kept.
         ``tls`` says whom to trust, by default whom the system does. ``pulse`` is the time between
-        two looks at the clocks and two status writes at most; tests of days slow it."""
-        self.config, self.store = config, store
+        two looks at the clocks and two status writes at most; tests of days slow it. ``read`` reads
+        the configuration again, on a thread, when somebody asks for that."""
+        self.config, self.store, self.read = config, store, read
         self.desks: dict[str, Desk] = {}
         self.started_at = clock()
         self.listeners: list[Callable[[str, Report], None]] = []

@@ -23,6 +23,7 @@ from holdfast.gateway.patience import Patience
 from holdfast.gateway.stored import stored
 from holdfast.gateway.suspects import Suspects
 from holdfast.messages import Attachment, Inbound, Outbound, Reply
+from holdfast.secrets import redaction_of
 from holdfast.splitting import split
 from holdfast.store.protocol import InboxState, Owed, Received, Store
 
@@ -245,7 +246,8 @@ class Lanes:
     def _reason(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
             return f"no answer within {self._limits.timeout:g} s"
-        return f"{type(error).__name__}: {error}"
+        # What an agent calls with the account's token, libraries quote.
+        return redaction_of(self._adapter).clean(f"{type(error).__name__}: {error}")
 
     async def _bury(self, row: Received, reason: str) -> None:
         await stored(self._account, self._store.bury, row.row, reason)

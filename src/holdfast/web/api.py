@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 from aiohttp import web
 
-from holdfast.config import Config, GatewaySettings, load
+from holdfast.config import GatewaySettings
 from holdfast.errors import ConfigError
 from holdfast.gateway.gateway import Gateway
 from holdfast.observe.status import AccountStatus, Status
@@ -56,14 +54,14 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
 # -- reload, which a signal asks for as well ------------------------------------------------------
 
 
-async def reload(gateway: Gateway, read: Callable[[Path], Config] = load) -> Reloaded:
+async def reload(gateway: Gateway) -> Reloaded:
     """Read the configuration file again and take it over.
 
     Raises ConfigError; then nothing was changed.
     """
     old = gateway.config
     loop = asyncio.get_running_loop()
-    new = await loop.run_in_executor(DAEMONS, read, old.path)
+    new = await loop.run_in_executor(DAEMONS, gateway.read, old.path)
     if new.state_dir != old.state_dir:
         raise ConfigError(
             f"{new.path}: [gateway] state_dir",
@@ -139,7 +137,8 @@ class Api:
             return False
         loop = asyncio.get_running_loop()
         try:
-            new = (await loop.run_in_executor(DAEMONS, load, old.path)).accounts.get(name)
+            config = await loop.run_in_executor(DAEMONS, self._gateway.read, old.path)
+            new = config.accounts.get(name)
             if new is None or new == old.accounts[name]:
                 return False
             await self._gateway.reload(replace(old, accounts={**old.accounts, name: new}))
