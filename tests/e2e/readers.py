@@ -109,7 +109,13 @@ class Seen:
     state: str
     since: float
     until: float
-    """When it first told another one, or was asked for the last time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    asked: float
+    answered: float
+    state: str
 
 
 @dataclass(slots=True)
@@ -117,32 +123,37 @@ class Diary:
     """Everything one reader told, account by account."""
 
     looks: int = 0
-    _told: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    _told: dict[str, list[_Told]] = field(default_factory=dict)
 
     async def keep(self, look: Look, every: float) -> None:
         """Look again and again until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            asked = loop.time()
             for name, state in (await look()).items():
-                self._told.setdefault(name, []).append((loop.time(), state))
+                self._told.setdefault(name, []).append(_Told(asked, loop.time(), state))
             self.looks += 1
             await asyncio.sleep(every)
 
-    def of(self, name: str) -> list[Seen]:
-        """An account's states, in order and without repeats."""
+    def of(self, name: str, *, proven: bool = False) -> list[Seen]:
+        """An account's states, in order and without repeats.
+
+        Each lasts until another one was told, which is too long by the time between two looks;
+        or, if ``proven``, only as long as somebody who had looked in between would have been told
+        it for certain, however slow the machine is.
+        """
         runs = [
-            (state, next(looks)[0])
-            for state, looks in itertools.groupby(self._told[name], key=lambda told: told[1])
+            list(run) for _, run in itertools.groupby(self._told[name], lambda told: told.state)
         ]
-        ends = [*(since for _, since in runs[1:]), self._told[name][-1][0]]
-        return [Seen(state, since, until) for (state, since), until in zip(runs, ends, strict=True)]
+        ends = [*(run[0].answered for run in runs[1:]), runs[-1][-1].answered]
+        return [
+            Seen(run[0].state, run[0].answered, run[-1].asked if proven else end)
+            for run, end in zip(runs, ends, strict=True)
+        ]
 
 
 def longest_disagreement(one: Iterable[Seen], other: Iterable[Seen]) -> float:
-    """Seconds for which two readers told different states without a break, at the most.
-
-    The looks are apart, so it is too long by up to the time between two of them, never too short.
-    """
+    """Seconds for which two readers told different states without a break, at the most."""
     longest, since, until = 0.0, 0.0, -1.0
     pairs = ((a, b) for a in one for b in other if a.state != b.state)
     apart = sorted((max(a.since, b.since), min(a.until, b.until)) for a, b in pairs)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,10 +26,12 @@ from holdfast.observe.status import FILE_NAME
 from holdfast.web.control_server import ControlServer
 from holdfast.web.server import HttpServer
 from mcp import Client
+from tests.cli.gateway import Place
 from tests.e2e import readers
 from tests.e2e.readers import Diary, Look, Seen, longest_disagreement
-from tests.mcp.site import Model
+from tests.mcp.site import Model, over_stdio
 from tests.theatre import Theatre, theatre
+from tests.web.test_run import address
 
 LIMIT = 1.0
 """Seconds for which two readers may say different things of an account."""
@@ -65,6 +67,25 @@ def test_the_longest_disagreement_is_found(
     one = [Seen("up", 0, 5), Seen("down", 5, 9)]
     assert longest_disagreement(one, [Seen(*run) for run in other]) == seconds
     assert longest_disagreement([Seen(*run) for run in other], one) == seconds
+
+
+def judge(
+    diaries: Mapping[str, Diary], names: Iterable[str], *, proven: bool = False
+) -> tuple[float, dict[str, int]]:
+    """The largest disagreement in seconds, and how often each account changed; both are shown."""
+    states = {
+        name: {reader: diary.of(name, proven=proven) for reader, diary in diaries.items()}
+        for name in names
+    }
+    apart = [
+        (longest_disagreement(told[one], told[other]), f"{one} and {other} on {name}")
+        for name, told in states.items()
+        for one, other in itertools.combinations(told, 2)
+    ]
+    changes = {name: min(map(len, told.values())) - 1 for name, told in states.items()}
+    (largest, whose) = max(apart)
+    print(f"largest disagreement: {largest:.3f} s, {whose}; changes: {changes}")
+    return largest, changes
 
 
 # -- chaos ----------------------------------------------------------------------------------------
@@ -155,9 +176,8 @@ async def test_five_readers_never_disagree_for_longer_than_a_second(
             task.cancel()
         await asyncio.wait(tasks)
         assert [task.exception() for task in done] == []
-    largest, changes = judge(diaries)
-    print(f"largest disagreement: {largest[0]:.3f} s, {largest[1]}; changes: {changes}")
-    assert largest[0] <= LIMIT, largest
+    largest, changes = judge(diaries, PLATFORMS)
+    assert largest <= LIMIT
     # A gateway that stands still, or readers that do not look, would agree as well.
     assert min(diary.looks for diary in diaries.values()) > 0.8 * SECONDS / EVERY
     assert min(changes.values()) >= 10, changes
@@ -167,15 +187,53 @@ async def test_five_readers_never_disagree_for_longer_than_a_second(
     assert states >= {"connecting", "connected", "retrying", "fatal", "stopped"}
 
 
-def judge(diaries: Mapping[str, Diary]) -> tuple[tuple[float, str], dict[str, int]]:
-    """The largest disagreement and whose it is, and how often each account changed."""
-    apart = [
-        (
-            longest_disagreement(diaries[one].of(name), diaries[other].of(name)),
-            f"{one} and {other} on {name}",
-        )
-        for one, other in itertools.combinations(diaries, 2)
-        for name in PLATFORMS
-    ]
-    changes = {name: min(len(diary.of(name)) for diary in diaries.values()) for name in PLATFORMS}
-    return max(apart), changes
+# -- a process ------------------------------------------------------------------------------------
+
+
+async def unplug(
+    stage: Stage, rng: random.Random, session: aiohttp.ClientSession, url: str
+) -> None:
+    """Pull an account's cable, put it back and have it tried at once, for ever."""
+    while True:
+        await asyncio.sleep(rng.uniform(0.5, 2.0))
+        stage.cable(Relay.refuse)
+        await asyncio.sleep(rng.uniform(0.5, 2.0))
+        stage.cable.heal()
+        async with session.post(f"{url}/api/v1/accounts/{stage.name}/kick") as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.real_time
+@pytest.mark.slow
+async def test_nor_do_those_of_a_process_on_the_real_clock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(6)
+    names = ("telegram", "matrix")
+    place = Place(tmp_path, pages="127.0.0.1:0")
+    async with contextlib.AsyncExitStack() as stack:
+        stages = [await stack.enter_async_context(CAST[name].stage(name)) for name in names]
+        place.write(**{stage.name: stage.account() for stage in stages})
+        process = await stack.enter_async_context(place.gateway())
+        url = await address(process)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        model = await stack.enter_async_context(over_stdio(tmp_path))
+        looks = {
+            "file": readers.of_file(place.state / FILE_NAME),
+            "/readyz": readers.of_ready(session, url, names),
+            "/metrics": readers.of_metrics(session, url),
+            "MCP": readers.of_mcp(model),
+            "command": readers.of_command(place.config, capsys),
+        }
+        diaries = {name: Diary() for name in looks}
+        tasks = [asyncio.create_task(diaries[name].keep(looks[name], EVERY)) for name in looks]
+        tasks += [asyncio.create_task(unplug(stage, rng, session, url)) for stage in stages]
+        done, _ = await asyncio.wait(tasks, timeout=15.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert [task.exception() for task in done] == []
+    largest, changes = judge(diaries, names, proven=True)
+    assert largest <= LIMIT
+    assert min(diary.looks for diary in diaries.values()) >= 15
+    assert min(changes.values()) >= 2, changes
