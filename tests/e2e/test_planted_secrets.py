@@ -180,6 +180,7 @@ LOOKS = (
     ["alerts", "test"],
     ["check"],
     ["doctor"],
+    ["service", "install", "--user", "--dry-run"],
 )
 
 
