@@ -124,6 +124,8 @@ def test_the_configuration_is_found_by_environment_else_here(
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == Exit.OK
     assert capsys.readouterr().out == f"holdfast {__version__}\n"
+    assert main(["--version"]) == Exit.OK
+    assert capsys.readouterr().out == f"holdfast {__version__}\n"
     assert main(["version", "--json"]) == Exit.OK
     assert capsys.readouterr().out == f'{{"version":"{__version__}"}}\n'
 

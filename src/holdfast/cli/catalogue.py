@@ -219,7 +219,7 @@ COMMANDS = {
             "version",
             _HERE + "setup:version",
             "print the version",
-            "Print the version.",
+            "Print the version, as `holdfast --version` does.",
             "holdfast version",
         ),
     )

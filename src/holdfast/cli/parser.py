@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from holdfast import __version__
 from holdfast.adapters import BUILT_IN
 from holdfast.cli import lab_arguments
 from holdfast.cli.catalogue import ALERTS, BOXES, COMMANDS, LAB, SERVICE, VERBS, Command, Verb
@@ -44,6 +45,7 @@ def build() -> argparse.ArgumentParser:
         "holdfast", description=DESCRIPTION, epilog=EPILOG, formatter_class=shape
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
+    parser.add_argument("--version", action="version", version=f"holdfast {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for command in COMMANDS.values():
         sub = commands.add_parser(
