@@ -248,6 +248,27 @@ def test_in_simulated_hours_every_fact_is_dated_at_once() -> None:
     assert waited[0] < 2 * FINE < COARSE
 
 
+class Stranger(InProcess):
+    """It has promised us nothing."""
+
+    hurried = False
+
+
+@pytest.mark.parametrize(
+    ("subject", "repeat", "patience"), [(InProcess(), 5.0, 60.0), (Stranger(), 15.0, 300.0)]
+)
+def test_a_platform_hurries_for_holdfast_alone(
+    subject: InProcess, repeat: float, patience: float
+) -> None:
+    told: list[tuple[float, float]] = []
+
+    def note(scene: Scene) -> None:
+        told.append((scene.seat.simulator.redelivery[0], scene.seat.profile.redelivery))
+
+    result = run(mode(*WELL, doing("note", note)), "only", "feishu", subject)
+    assert (result.outcome, told) == (Outcome.PASS, [(repeat, patience)])
+
+
 async def test_a_page_is_not_deaf_while_its_users_are_on_their_way_back() -> None:
     part = CAST["webchat"]
     async with part.stage("page") as stage:

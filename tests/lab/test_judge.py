@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 
 from holdfast.lab.checker import Answer, History, Question, Row
 from holdfast.lab.fault import Fault
-from holdfast.lab.judge import GROWTH, SLACK, STOP, judge, judge_ending, lie, most_opens
+from holdfast.lab.judge import (
+    GROWTH,
+    SLACK,
+    STOP,
+    judge,
+    judge_ending,
+    lie,
+    most_opens,
+    only_late,
+)
 from holdfast.lab.mode import AT_ONCE, SILENCE, Expect
-from holdfast.lab.record import Ending, Moment, Record
+from holdfast.lab.record import Ending, Late, Moment, Record
 from holdfast.lab.subjects import Left
 from holdfast.store.protocol import Box
 
@@ -207,6 +216,33 @@ def test_too_late_and_never_back() -> None:
     assert problems(gone, Expect(recover=None)) == ()
 
 
+def late(record: Record, expect: Expect | None = None) -> bool:
+    """Whether the judge finds nothing but lateness."""
+    verdict = judge(record, expect or Expect())
+    return only_late(verdict.problems, [verdict.figures])
+
+
+def test_a_matter_of_time_is_told_from_a_matter_of_fact() -> None:
+    assert not late(blip())
+    assert late(blip(back=9.0))
+    assert late(blip(noticed=9.0), Expect(detect=AT_ONCE))
+    assert not late(played(faults=[Fault("rst", 100.0, healed=120.0, noticed=101.0)]))
+    assert not late(played(faults=[Fault("rst", 100.0)]), Expect(detect=AT_ONCE))
+    lost = blip(back=9.0)
+    lost.history = replace(said("bot-1"), heard=[])
+    assert not late(lost)
+
+
+def test_what_a_step_waited_for_in_vain_is_late_only_if_it_came_after_all() -> None:
+    came, never = blip(), played(faults=[Fault("rst", 100.0, healed=120.0, noticed=101.0)])
+    for record in (came, never):
+        record.broken.append(Late("not back within 6 s"))
+    assert late(came)
+    assert not late(never, Expect(recover=None))
+    came.broken.append("a page was quoted")
+    assert not late(came)
+
+
 def test_no_recovery_is_asked_for_before_the_platforms_first_wait() -> None:
     assert problems(blip(back=15.0), first_wait=20.0) == ()
     assert problems(blip(back=22.0), first_wait=20.0) == ("rst: back after 22.0 s, 20 are allowed",)
@@ -281,7 +317,10 @@ def test_nothing_may_be_left_behind(what: str, free: int) -> None:
 
 
 def test_a_slow_stop_and_an_accident() -> None:
-    assert judge_ending(ending(stop_s=5.5)) == ("the stop took 5.5 s",)
+    slow = judge_ending(ending(stop_s=5.5))
+    assert slow == ("the stop took 5.5 s",)
+    assert only_late(slow, ())
+    assert not only_late(judge_ending(ending(accidents=["exit 1"])), ())
     assert judge_ending(ending(accidents=["exit 1"])) == ("exit 1",)
 
 

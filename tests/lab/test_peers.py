@@ -97,6 +97,12 @@ async def hears(stage: Stage, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", PEERS)
+def test_peers_meet_the_platforms_as_they_are(name: str) -> None:
+    assert not subject(name, Clock.REAL).hurried
+    assert subject(HOLDFAST, Clock.REAL).hurried
+
+
+@pytest.mark.parametrize("name", PEERS)
 def test_every_peer_is_kept_with_its_program_its_version_and_what_was_patched(name: str) -> None:
     folder = ROOT / "peers" / name.rpartition(":")[2]
     compile((folder / "program.py").read_text(), name, "exec")

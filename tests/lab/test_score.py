@@ -18,8 +18,9 @@ from holdfast.lab.engine import Outcome, Result
 from holdfast.lab.judge import Figures
 from holdfast.lab.modes import MODES
 from holdfast.lab.record import Moment
-from holdfast.lab.score import Cell, cells, play, worst
-from holdfast.lab.score_page import by_cell, document, markdown, summary, table
+from holdfast.lab.score import Cell, cells, late_only, play, worst
+from holdfast.lab.score_html import page
+from holdfast.lab.score_page import LEGEND, by_cell, document, markdown, summary, table
 
 PASS, FAIL, NO = Outcome.PASS, Outcome.FAIL, Outcome.NOT_APPLICABLE
 MODE = "reconnect-missing"
@@ -47,6 +48,7 @@ def result(
     platform: str = "telegram",
     subject: str = "holdfast",
     reasons: tuple[str, ...] = (),
+    late: bool = False,
     figures: tuple[Figures, ...] = (),
 ) -> Result:
     """A planted one."""
@@ -57,6 +59,7 @@ def result(
         subject=subject,
         outcome=outcome,
         reasons=reasons,
+        late=late,
         figures=figures,
         line=(Moment(at=0.0, state="connected", deaf=False, generation=1),),
         faults=(("network: rst", 1.0, 2.0),),
@@ -138,7 +141,37 @@ def test_the_document_holds_everything_and_is_json() -> None:
 def test_the_summary_counts_modes_on_platforms_and_adds_up_the_damage() -> None:
     *_, row = summary(SCORE).splitlines()
     told = [column.strip() for column in row.strip("|").split("|")]
-    assert told == ["holdfast", "1", "2", "2", "3.0 s", "4.0 s", "2 s", "2", "2"]
+    assert told == ["holdfast", "2", "1", "2", "0", "2", "3.0 s", "4.0 s", "2 s", "2", "2"]
+
+
+def test_the_summary_has_a_column_for_each_of_its_figures() -> None:
+    head, line, row = summary(SCORE).splitlines()
+    assert head.count("|") == line.count("|") == row.count("|")
+    for column in ("plays", "survived", "late only", "worst", "lie", "lost", "doubled"):
+        assert f"| {column} |" in head
+
+
+LATE = result(FAIL, platform="slack", reasons=("rst: back after 9.0 s, 6 are allowed",), late=True)
+
+
+def test_what_failed_in_time_alone_is_counted_apart() -> None:
+    assert summary([result(), LATE]).splitlines()[-1].startswith("| holdfast | 2 | 1 | 2 | 1 |")
+    assert table([result(), LATE]).endswith("| ✓ | ~ |")
+    broken = result(FAIL, platform="slack", reasons=("1 message lost",))
+    assert late_only([LATE, LATE, result()])
+    assert not late_only([LATE, broken])
+    assert not late_only([result()])
+    assert summary([LATE, broken]).splitlines()[-1].startswith("| holdfast | 2 | 0 | 1 | 0 |")
+    assert table([LATE, broken]).endswith("| ✗ |")
+
+
+def test_the_pages_tell_what_is_late_from_what_is_broken() -> None:
+    assert json.loads(json.dumps(document([LATE], "x")))["results"][0]["late"] is True
+    html = page([result(), LATE], "holdfast lab score", "2026-11-21")
+    assert html.count('<td class="late"') == 1
+    assert '<td class="fail"' not in html
+    assert "<p>2 plays.</p>" in html
+    assert LEGEND in markdown([LATE], "holdfast lab score")
 
 
 def test_who_never_came_back_is_not_given_a_figure() -> None:

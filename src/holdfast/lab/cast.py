@@ -27,7 +27,7 @@ class Part:
     introduce: Callable[[Any, str], object] | None = None
     """Tells the simulator the base address of the gateway's web hooks, before the gateway runs."""
     hasten: Callable[[Any], None] | None = None
-    """Shortens the platform's own waits: the demo's faults come seconds apart instead of days."""
+    """Shortens the platform's own waits: the lab's faults come seconds apart instead of days."""
     groups: bool = True
     """Whether the platform has group chats."""
 
@@ -38,11 +38,11 @@ class Part:
                 return f"{module} is not installed (pip install 'holdfast[{extra}]')"
         return None
 
-    def stage(self, name: str) -> Stage:
-        """A stage for it, not yet open."""
+    def stage(self, name: str, *, hurried: bool = True) -> Stage:
+        """A stage for it, not yet open; unless ``hurried`` the platform waits as it really does."""
         module, _, kind = self.simulator.partition(":")
         simulator: Simulator = getattr(import_module(f"holdfast.lab.simulators.{module}"), kind)()
-        if self.hasten is not None:
+        if hurried and self.hasten is not None:
             self.hasten(simulator)
         called = self.introduce is not None
         return Stage(name, simulator, groups=self.groups, called=called)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from holdfast.lab.cast import CAST
-from holdfast.lab.judge import Figures, judge, judge_ending
+from holdfast.lab.judge import Figures, judge, judge_ending, only_late
 from holdfast.lab.mode import Ability, Clock, Mode
 from holdfast.lab.profile import Profile, profile
 from holdfast.lab.record import Ending, Moment, Record
@@ -49,6 +49,8 @@ class Result:
     outcome: Outcome
     reasons: tuple[str, ...] = ()
     """Why it failed, or why it does not apply."""
+    late: bool = False
+    """It failed only in that something came later than Holdfast promises."""
     figures: tuple[Figures, ...] = ()
     """Per account."""
     line: tuple[Moment, ...] = ()
@@ -72,7 +74,7 @@ def run(
     tell: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Play it, on the subject's clock. Never raises for what the subject does."""
-    found = profile(platform)
+    found = profile(platform) if subject.hurried else profile(platform).unhurried()
     excuse = found.excuse(mode, variant) or _unable(mode, variant, platform, subject)
     if excuse is not None:
         return Result(
@@ -115,7 +117,7 @@ async def _play(
 ) -> Result:
     if subject.clock is Clock.SIMULATED:
         date_by_loop()
-    async with _stages(mode, variant, found.platform) as stages:
+    async with _stages(mode, variant, found.platform, hurried=subject.hurried) as stages:
         seats = {name: Seat(stage, found) for name, stage in stages.items()}
         policy, gateway = mode.policy, mode.gateway
         async with subject.run(home, stages, policy=policy, gateway=gateway) as running:
@@ -140,6 +142,7 @@ async def _play(
     ]
     problems = [problem for verdict in verdicts for problem in verdict.problems]
     problems += judge_ending(ending, subject.stop_limit)
+    figures = tuple(verdict.figures for verdict in verdicts)
     record = scene.seat.record
     return Result(
         mode=mode.id,
@@ -148,7 +151,8 @@ async def _play(
         subject=subject.name,
         outcome=Outcome.FAIL if problems else Outcome.PASS,
         reasons=tuple(problems),
-        figures=tuple(verdict.figures for verdict in verdicts),
+        late=only_late(problems, figures),
+        figures=figures,
         line=tuple(replace(m, at=round(m.at - began, 3)) for m in record.moments),
         faults=tuple(_relative(record, began)),
         played_s=round(record.ended - began, 1),
@@ -176,14 +180,16 @@ def _relative(record: Record, began: float) -> list[tuple[str, float, float | No
 
 
 @contextlib.asynccontextmanager
-async def _stages(mode: Mode, variant: str, platform: str) -> AsyncIterator[Mapping[str, Stage]]:
+async def _stages(
+    mode: Mode, variant: str, platform: str, *, hurried: bool
+) -> AsyncIterator[Mapping[str, Stage]]:
     """The platform of each account, open, and told where its web hooks will be found."""
     names = [platform, *(f"{platform}-{n}" for n in range(2, mode.accounts + 1))]
     authority = _authority() if variant in mode.tls else None
     async with contextlib.AsyncExitStack() as stack:
         stages: dict[str, Stage] = {}
         for name in names:
-            stage = CAST[platform].stage(name)
+            stage = CAST[platform].stage(name, hurried=hurried)
             stage.host, stage.settings = mode.host, mode.account
             if authority is not None:
                 stage.authority = authority

@@ -15,7 +15,7 @@ from typing import Final
 from holdfast.lab.checker import BAD, Kind, check
 from holdfast.lab.fault import Fault
 from holdfast.lab.mode import SILENCE, Expect
-from holdfast.lab.record import Ending, Moment, Record
+from holdfast.lab.record import Ending, Late, Moment, Record
 
 STOP: Final = 5.0
 """Seconds in which every stop ends (promise P4)."""
@@ -98,7 +98,7 @@ def judge_ending(ending: Ending, stop_limit: float = STOP) -> tuple[str, ...]:
     """What was wrong with how the subject as a whole went."""
     problems = [*ending.accidents]
     if ending.stop_s > stop_limit:
-        problems.append(f"the stop took {ending.stop_s:.1f} s")
+        problems.append(Late(f"the stop took {ending.stop_s:.1f} s"))
     before, after = ending.before, ending.after
     for what, grown, free in (
         ("tasks", after.tasks - before.tasks, 0),
@@ -109,6 +109,12 @@ def judge_ending(ending: Ending, stop_limit: float = STOP) -> tuple[str, ...]:
         if grown > free:
             problems.append(f"{grown} {what} left behind")
     return tuple(problems)
+
+
+def only_late(problems: Sequence[str], figures: Sequence[Figures]) -> bool:
+    """Whether nothing was wrong but the time: all that had to come came, later than promised."""
+    never = any(None in one.recovery_s for one in figures)
+    return bool(problems) and not never and all(isinstance(one, Late) for one in problems)
 
 
 def lie(record: Record, silence: float = SILENCE) -> float:
@@ -147,14 +153,14 @@ def _of(fault: Fault, expect: Expect, record: Record, first_wait: float) -> Iter
         if took is None:
             yield f"{fault.name}: never noticed"
         elif took > expect.detect + SLACK:
-            yield f"{fault.name}: noticed after {took:.1f} s, {expect.detect:g} are allowed"
+            yield Late(f"{fault.name}: noticed after {took:.1f} s, {expect.detect:g} are allowed")
     if expect.recover is not None and fault.healed is not None:
         took = fault.recovery
         if took is None:
             waited = record.ended - fault.healed
             yield f"{fault.name}: not back {waited:.0f} s after it was healed"
         elif took > (allowed := max(expect.recover, first_wait)) + SLACK:
-            yield f"{fault.name}: back after {took:.1f} s, {allowed:g} are allowed"
+            yield Late(f"{fault.name}: back after {took:.1f} s, {allowed:g} are allowed")
 
 
 def _disturbances(record: Record) -> Iterator[str]:

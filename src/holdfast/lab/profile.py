@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -46,6 +46,8 @@ class Profile:
     silence: float = SILENCE
     redelivery: float = 0.0
     """Seconds after which it repeats, by itself, what nobody has acknowledged."""
+    own_redelivery: float | None = None
+    """The same where the lab does not hasten it, see `holdfast.lab.cast`; None: no other."""
     first_wait: float = 1.0
     """Seconds of its preset's first back-off: no recovery can be asked for sooner."""
     cap: float = 60.0
@@ -72,6 +74,11 @@ class Profile:
         if both or neither:
             names = ", ".join(sorted(play.name for play in both | neither))
             raise ValueError(f"{self.platform} must either play or decline: {names}")
+
+    def unhurried(self) -> Profile:
+        """The platform as it is for others, where the lab shortens none of its waits."""
+        own = self.own_redelivery
+        return self if own is None else replace(self, redelivery=own)
 
     def excuse(self, mode: Mode, variant: str) -> str | None:
         """Why a mode can not happen here; None when it can."""

@@ -18,6 +18,12 @@ STOPS: Final = ("stopping", "stopped")
 """States that the lab itself brings about: they tell of no fault."""
 
 
+class Late(str):
+    """A problem of time alone: what had to come by then had not, and may have come since."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """From ``at`` until the next moment this was so."""

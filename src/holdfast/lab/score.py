@@ -104,3 +104,9 @@ def worst(results: Collection[Result]) -> Outcome:
     if Outcome.FAIL in outcomes:
         return Outcome.FAIL
     return Outcome.PASS if Outcome.PASS in outcomes else Outcome.NOT_APPLICABLE
+
+
+def late_only(results: Collection[Result]) -> bool:
+    """Whether all that failed did so only by coming later than Holdfast promises."""
+    failed = [result for result in results if result.outcome is Outcome.FAIL]
+    return bool(failed) and all(result.late for result in failed)

@@ -12,8 +12,8 @@ from typing import Final
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result
 from holdfast.lab.modes import MODES
-from holdfast.lab.score import worst
-from holdfast.lab.score_page import MARKS, by_cell
+from holdfast.lab.score import late_only, worst
+from holdfast.lab.score_page import by_cell, mark
 
 EDGES: Final = (0.1, 0.5, 1.0, 2.0, 6.0, 15.0, 30.0, 60.0, 120.0, 330.0)
 """Seconds: where the bars of the distribution end; 2 and 6 are the promised median and worst."""
@@ -39,6 +39,7 @@ th { text-align: left; font-weight: 500; padding: 1px 8px 1px 0; white-space: no
 thead th { writing-mode: vertical-rl; transform: rotate(180deg); padding: 4px 1px; }
 td { width: 26px; height: 20px; text-align: center; color: #fff; border: 1px solid var(--paper); }
 td.pass { background: var(--good); } td.fail { background: var(--bad); }
+td.late { background: var(--warn); }
 td.none { background: var(--none); color: inherit; }
 td a { color: inherit; text-decoration: none; display: block; }
 details { margin: .3rem 0; } summary { cursor: pointer; }
@@ -58,10 +59,13 @@ def _page(results: Sequence[Result], command: str, date: str) -> Iterator[str]:
     yield f"<title>Holdfast: the score of {escape(date)}</title><style>{STYLE}</style>"
     yield "<h1>Ways to die, and who survives them</h1>"
     yield f"<p>Made on {escape(date)} by <code>{escape(command)}</code>. Each cell is a failure "
-    yield "mode on a platform: green was survived, red was not, grey can not happen there.</p>"
+    yield "mode on a platform: green was survived, red was not, amber was survived, but later than "
+    yield "Holdfast promises, grey can not happen there.</p>"
     for name in dict.fromkeys(result.subject for result in results):
         mine = [result for result in results if result.subject == name]
         yield f"<h2>{escape(name)}</h2>"
+        played = sum(result.outcome is not Outcome.NOT_APPLICABLE for result in mine)
+        yield f"<p>{played} plays.</p>"
         yield from _map(mine)
         yield from _recoveries(mine)
         yield from _plays(mine)
@@ -86,8 +90,9 @@ def _square(plays: Sequence[Result]) -> str:
         return "<td></td>"
     outcome = worst(plays)
     kind = "none" if outcome is Outcome.NOT_APPLICABLE else outcome.value
+    kind = "late" if late_only(plays) else kind
     told = "; ".join(reason for play in plays for reason in play.reasons) or outcome.value
-    link = f'<a href="#{_anchor(plays[0])}">{MARKS[outcome]}</a>'
+    link = f'<a href="#{_anchor(plays[0])}">{mark(plays)}</a>'
     return f'<td class="{kind}" title="{escape(told)}">{link}</td>'
 
 

@@ -6,7 +6,7 @@ import platform as machine
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,9 +15,32 @@ from holdfast import __version__
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result
 from holdfast.lab.modes import MODES
-from holdfast.lab.score import worst
+from holdfast.lab.score import late_only, worst
 
 MARKS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.NOT_APPLICABLE: "–"}
+LATE: Final = "~"
+
+COLUMNS: Final = (
+    "subject",
+    "plays",
+    "survived",
+    "of",
+    "late only",
+    "not applicable",
+    "recovery, median",
+    "worst",
+    "lie",
+    "lost",
+    "doubled",
+)
+"""Of the summary. Modes are counted once on each platform, however often they were played."""
+
+LEGEND: Final = (
+    "Counted is each failure mode on each platform, with all its variants and plays: ✓ survived, "
+    "✗ not, ~ late only, – can not happen there. *Late only* failed in nothing but time: noticed, "
+    "recovered, answered or stopped, but later than Holdfast promises; these promises are its own, "
+    "nobody else has made them. Late ones are not among the survived."
+)
 
 
 def document(results: Sequence[Result], command: str) -> dict[str, Any]:
@@ -42,6 +65,7 @@ def markdown(results: Sequence[Result], command: str) -> str:
         f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d} with Holdfast {__version__}, "
         f"Python {machine.python_version()}, {sys.platform}.",
         summary(results),
+        LEGEND,
     ]
     for name in names:
         mine = [result for result in results if result.subject == name]
@@ -51,18 +75,16 @@ def markdown(results: Sequence[Result], command: str) -> str:
 
 def summary(results: Sequence[Result]) -> str:
     """A row per subject."""
-    rows = [
-        "| subject | survived | of | not applicable | recovery, median | worst | lie | lost "
-        "| doubled |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     names = dict.fromkeys(result.subject for result in results)
     rows += [_summary_row(name, [r for r in results if r.subject == name]) for name in names]
     return "\n".join(rows)
 
 
 def _summary_row(name: str, results: Sequence[Result]) -> str:
-    outcomes = [worst(cell) for cell in by_cell(results).values()]
+    found = by_cell(results).values()
+    plays = sum(result.outcome is not Outcome.NOT_APPLICABLE for result in results)
+    outcomes, late = [worst(cell) for cell in found], sum(map(late_only, found))
     passed, failed = outcomes.count(Outcome.PASS), outcomes.count(Outcome.FAIL)
     figures = [figure for result in results for figure in result.figures]
     back = [took for figure in figures for took in figure.recovery_s if took is not None]
@@ -73,7 +95,8 @@ def _summary_row(name: str, results: Sequence[Result]) -> str:
     lost = sum(figure.lost + figure.unreported for figure in figures)
     doubled = sum(figure.doubled for figure in figures)
     return (
-        f"| {name} | {passed} | {passed + failed} | {outcomes.count(Outcome.NOT_APPLICABLE)} "
+        f"| {name} | {plays} | {passed} | {passed + failed} | {late} "
+        f"| {outcomes.count(Outcome.NOT_APPLICABLE)} "
         f"| {median} | {slowest} | {lie:.0f} s | {lost} | {doubled} |"
     )
 
@@ -88,11 +111,16 @@ def table(results: Sequence[Result]) -> str:
     ]
     for mode in (mode for mode in MODES if any(mode == one for one, _ in found)):
         marks = [
-            MARKS[worst(found[mode, platform])] if (mode, platform) in found else ""
+            mark(found[mode, platform]) if (mode, platform) in found else ""
             for platform in platforms
         ]
         rows.append(f"| `{mode}` | " + " | ".join(marks) + " |")
     return "\n".join(rows)
+
+
+def mark(cell: Collection[Result]) -> str:
+    """What a cell came to, in one character."""
+    return LATE if late_only(cell) else MARKS[worst(cell)]
 
 
 def by_cell(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:

@@ -12,6 +12,7 @@ from typing import Any
 from holdfast.lab.fault import Fault
 from holdfast.lab.faults.blocker import stall_virtual
 from holdfast.lab.mode import SILENCE, Ability, Play, Step
+from holdfast.lab.record import Late
 from holdfast.lab.scene import PATIENCE, SWITCHES, Scene
 from holdfast.testing import VirtualTimeLoop
 
@@ -58,7 +59,7 @@ def connected(within: float = READY) -> Step:
         await scene.running.start()
         up = await scene.until(lambda: all(map(is_up, scene.seats.values())), within)
         if not up:
-            scene.object(f"not connected within {within:g} s")
+            scene.object(Late(f"not connected within {within:g} s"))
 
     return _step("connect", do)
 
@@ -95,7 +96,7 @@ def again(within: float = READY) -> Step:
         await scene.running.start()
         scene.absent(scene.notes.pop("gone", scene.now()))
         if not await scene.until(lambda: all(map(is_up, scene.seats.values())), within):
-            scene.object(f"not connected again within {within:g} s")
+            scene.object(Late(f"not connected again within {within:g} s"))
 
     return _step("start it again", do)
 
@@ -178,7 +179,7 @@ def answered(within: float = ANSWER, *, chat: str | None = None) -> Step:
 
         if not await scene.until(done, within):
             left = sum(seat.owed(chat) for seat in scene.seats.values())
-            scene.object(f"{left} messages not answered within {within:g} s")
+            scene.object(Late(f"{left} messages not answered within {within:g} s"))
 
     where = f" in {chat}" if chat else ""
     return _step(f"everything{where} is answered within {within:g} s", do)
@@ -195,7 +196,7 @@ def accounted_for(within: float = ANSWER) -> Step:
         repeats = max(seat.profile.redelivery for seat in scene.seats.values())
         if not await scene.until(done, within + repeats):
             left = sum(seat.unaccounted() for seat in scene.seats.values())
-            scene.object(f"{left} messages neither answered nor reported within {within:g} s")
+            scene.object(Late(f"{left} messages neither answered nor reported within {within:g} s"))
 
     return _step(f"everything is answered or reported missing within {within:g} s", do)
 
@@ -305,7 +306,7 @@ def up(within: float) -> Step:
     async def do(scene: Scene) -> None:
         limit = within + scene.seat.profile.first_wait - 1.0
         if not await scene.until(lambda: all(map(is_up, scene.seats.values())), limit):
-            scene.object(f"not connected within {limit:g} s")
+            scene.object(Late(f"not connected within {limit:g} s"))
 
     return _step(f"it is connected by itself within {within:g} s", do)
 
@@ -362,7 +363,7 @@ def recovered(within: float | None = None) -> Step:
             limit = max(within, scene.seat.profile.first_wait) + SLACK
         back = await scene.until(lambda: not scene.open_faults(), limit)
         if within is not None and not back:
-            scene.object(f"not back within {limit:g} s")
+            scene.object(Late(f"not back within {limit:g} s"))
 
     words = "it is connected again" + (f" within {within:g} s" if within else "")
     return _step(words, do)

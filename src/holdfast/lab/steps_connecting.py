@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from holdfast.lab.mode import Ability, Play, Step
+from holdfast.lab.record import Late
 from holdfast.lab.scene import FINE, SWITCHES, Scene, Seat
 from holdfast.lab.steps import MOMENT, SLACK, is_up
 
@@ -101,7 +102,7 @@ def climbs(failures: int, *, spare: float) -> Step:
         seat = scene.seat
         limit = seat.profile.first_wait * (2 ** (failures + 1) - 1) + spare
         if not await scene.until(lambda: is_up(seat), limit):
-            scene.object(f"not connected within {limit:g} s")
+            scene.object(Late(f"not connected within {limit:g} s"))
         left = [name for name in seat.simulator.FAULTS if seat.simulator.faults.armed(name)]
         if left:
             scene.object(f"connected although {', '.join(left)} should have kept it from that")
@@ -119,7 +120,7 @@ def met() -> Step:
         slow = reading is not None and reading.attempt + 1 >= BREAKER
         limit = (seat.profile.slow_cap if slow else seat.profile.cap) + ATTEMPT + SLACK
         if not await scene.until(lambda: not scene.open_faults(), limit):
-            scene.object(f"not back within {limit:g} s")
+            scene.object(Late(f"not back within {limit:g} s"))
 
     return Step("the next attempt succeeds", do)
 
@@ -210,7 +211,7 @@ def one_up(number: int, *, within: float) -> Step:
     async def do(scene: Scene) -> None:
         seat: Seat = list(scene.seats.values())[number]
         if not await scene.until(lambda: is_up(seat), within):
-            scene.object(f"{seat.name} not connected within {within:g} s", seat)
+            scene.object(Late(f"{seat.name} not connected within {within:g} s"), seat)
 
     return Step(f"account {number + 1} is connected within {within:g} s", do)
 

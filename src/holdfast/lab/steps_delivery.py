@@ -13,6 +13,7 @@ from holdfast.lab.agent import PARTS
 from holdfast.lab.checker import Row
 from holdfast.lab.judge import STOP
 from holdfast.lab.mode import Ability, Play, Step
+from holdfast.lab.record import Late
 from holdfast.lab.scene import Scene
 from holdfast.lab.steps import READY, connected, is_up
 from holdfast.lab.subjects import Left
@@ -41,7 +42,7 @@ def newest_answered(chat: str, within: float) -> Step:
         seat = scene.seat
         newest = [asked for asked in seat.said if asked.chat == chat][-1]
         if not await scene.until(lambda: (chat, newest.token) not in seat.waiting, within):
-            scene.object(f"{newest.token} not answered within {within:g} s")
+            scene.object(Late(f"{newest.token} not answered within {within:g} s"))
 
     return Step(f"the newest message in {chat} is answered within {within:g} s", do)
 

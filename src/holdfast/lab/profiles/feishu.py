@@ -33,6 +33,7 @@ PROFILE = Profile(
     ordered=False,  # what was not acknowledged comes with the next repeat
     idempotent=True,
     redelivery=60.0,  # hastened, see the cast
+    own_redelivery=300.0,  # after 15 s, then after 5 min; no outage of a peer lasts longer
     first_wait=2.0,
     slow_cap=60.0,
     beat=120.0,

@@ -167,6 +167,9 @@ class Subject(Protocol):
     """The platforms it speaks; None: all of them."""
     stop_limit: float
     """Seconds in which its stop must have ended: what it promises, or what its users give it."""
+    hurried: bool
+    """Whether platforms shorten their own waits in its plays: what a platform repeats sooner than
+    it really does would be held against a program that has promised us nothing."""
 
     def missing(self) -> str | None:
         """Why it can not be run on this machine, and how to mend that; None when it can."""

@@ -66,6 +66,7 @@ class InProcess:
     )
     platforms: frozenset[str] | None = None
     stop_limit = STOP
+    hurried = True
 
     def missing(self) -> str | None:
         """See `Subject`."""

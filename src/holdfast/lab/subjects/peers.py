@@ -68,6 +68,7 @@ class Peer:
 
     clock = Clock.REAL
     stop_limit = STOP
+    hurried = False
 
     def __init__(
         self,

@@ -69,6 +69,7 @@ class AsProcess:
     )
     platforms: frozenset[str] | None = None
     stop_limit = STOP
+    hurried = True
 
     def missing(self) -> str | None:
         """See `Subject`."""
