@@ -27,6 +27,7 @@ def list_modes(args: argparse.Namespace) -> int:
                 "what": mode.what,
                 "clock": mode.clock,
                 "why": mode.why,
+                "real": sorted(mode.real),
                 "quick": mode.quick,
                 "variants": {v: [step.words for step in mode.variants[v]] for v in mode.variants},
             }

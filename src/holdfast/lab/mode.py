@@ -65,7 +65,8 @@ class Ability(Enum):
     STATUS = "publish the state of an account"
     JOURNAL = "keep a journal"
     RESOLVER = "have its names resolved by the lab"
-    LIMITS = "run under limits of descriptors or disk"
+    LIMITS = "run out of descriptors"
+    DISK = "run out of disk"
     CONTROL = "take orders: kick, pause, resume"
     TRUST = "trust an authority of the lab's own"
     PROXY = "be told of a proxy by its settings and its environment"
@@ -179,7 +180,10 @@ class Mode:
     expect: Expect = Expect()
     clock: Clock = Clock.SIMULATED
     why: str = "it lasts longer than anybody waits"
-    """Why it is played on this clock."""
+    """Why it, or what is `real` of it, is played on its clock."""
+    real: frozenset[str] = frozenset()
+    """Variants of a simulated mode that are about the kernel or the process, and so need the real
+    clock. The quick set leaves them out."""
     only: frozenset[str] | None = None
     """Platforms on which it can happen at all; None: all."""
     elsewhere: str = ""
@@ -199,11 +203,15 @@ class Mode:
     quick: bool = False
     """Whether it belongs to the quick set."""
     slow: frozenset[str] = frozenset()
-    """Variants that the quick set leaves out, as they last for hours."""
+    """Variants that the quick set leaves out: they last for hours, or show what another shows."""
 
     def __post_init__(self) -> None:
         if not self.variants or not all(self.variants.values()):
             raise ValueError(f"{self.id} has no steps")
+
+    def clock_of(self, variant: str) -> Clock:
+        """On whose time a variant is played."""
+        return Clock.REAL if variant in self.real else self.clock
 
     def needs(self, variant: str) -> frozenset[Play | Ability]:
         """What a variant asks of platform and subject."""

@@ -18,6 +18,7 @@ from holdfast.lab.fault import Fault
 from holdfast.lab.faults.relay import Mode as Network
 from holdfast.lab.faults.relay import Relay
 from holdfast.lab.injection import play
+from holdfast.lab.judge import STOP
 from holdfast.lab.mode import Clock, Mode, Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.record import Moment, Record
@@ -307,8 +308,12 @@ class Scene:
             seat.record.absences.append((since, self.now()))
 
     async def stop(self) -> None:
-        """Let the subject end as its users end it."""
-        self.stop_s = max(self.stop_s, await self.running.stop())
+        """Let the subject end as its users end it; one that never does must not hold up the lab."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP + PATIENCE):
+                self.stop_s = max(self.stop_s, await self.running.stop())
+                return
+        self.object(f"it did not stop within {STOP + PATIENCE:g} s")
 
     # -- the end ------------------------------------------------------------------------------
 

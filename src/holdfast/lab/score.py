@@ -18,7 +18,9 @@ from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result, run
 from holdfast.lab.mode import Clock
 from holdfast.lab.modes import MODES
-from holdfast.lab.subjects.registry import HOLDFAST, subject
+from holdfast.lab.subjects import Subject
+from holdfast.lab.subjects.registry import HOLDFAST
+from holdfast.lab.subjects.registry import subject as subject_of
 
 AT_ONCE: Final = 3
 """Plays on the real clock at the same time for each core."""
@@ -54,10 +56,10 @@ def cells(
         if (modes and mode.id not in modes) or (quick and not mode.quick):
             continue
         for variant in mode.variants:
-            if quick and variant in mode.slow:
+            if quick and variant in mode.slow | mode.real:
                 continue
             for name in subjects:
-                one = subject(name, mode.clock)
+                one = subject_of(name, mode.clock_of(variant))
                 times = runs or (1 if name == HOLDFAST else PEER_RUNS)
                 for platform in platforms or (p for p in CAST if p in (one.platforms or CAST)):
                     for number in range(times):
@@ -66,9 +68,13 @@ def cells(
 
 def play(cell: Cell) -> Result:
     """Play one, in this process."""
-    mode = MODES[cell.mode]
-    result = run(mode, cell.variant, cell.platform, subject(cell.subject, mode.clock))
+    result = run(MODES[cell.mode], cell.variant, cell.platform, _subject(cell))
     return replace(result, run=cell.run)
+
+
+def _subject(cell: Cell) -> Subject:
+    """Whom a cell is played with."""
+    return subject_of(cell.subject, MODES[cell.mode].clock_of(cell.variant))
 
 
 def _quiet() -> None:
@@ -89,8 +95,7 @@ def score(
     ):
         futures: dict[Future[Result], Cell] = {}
         for cell in wanted:
-            clock = subject(cell.subject, MODES[cell.mode].clock).clock
-            pool = busy if clock is Clock.SIMULATED else waiting
+            pool = busy if _subject(cell).clock is Clock.SIMULATED else waiting
             futures[pool.submit(play, cell)] = cell
         for future in as_completed(futures):
             result = results[futures[future]] = future.result()

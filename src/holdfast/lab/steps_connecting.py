@@ -16,6 +16,9 @@ from holdfast.lab.steps import MOMENT, SLACK, is_up
 BREAKER: Final = 10
 """Failures in a row after which only slow single attempts are made (design, section 3)."""
 
+LADDER: Final = 600.0
+"""Seconds in which a ladder of attempts has reached its longest waits."""
+
 ATTEMPT: Final = 30.0
 """Seconds that a whole attempt may take (design, section 3)."""
 
@@ -108,6 +111,21 @@ def climbs(failures: int, *, spare: float) -> Step:
             scene.object(f"connected although {', '.join(left)} should have kept it from that")
 
     return Step(f"it is connected by itself after {failures} failed attempts", do)
+
+
+def waits(at_least: float) -> Step:
+    """Wait until the next attempt is so far away, where one will be needed at all."""
+
+    async def do(scene: Scene) -> None:
+        def far() -> bool:
+            reading = scene.running.read(scene.seat.name)
+            due = None if reading is None else reading.next_retry_at
+            return due is not None and due - scene.wall() > at_least
+
+        await scene.until(far, LADDER)
+
+    words = f"the next attempt is {at_least:g} s away"
+    return Step(words, do, frozenset({Ability.STATUS}))
 
 
 def met() -> Step:

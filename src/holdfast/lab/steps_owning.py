@@ -1,8 +1,9 @@
-"""More words for modes: those about a second owner, and about what a crash leaves on the disk."""
+"""More words for modes: a second owner, what a crash leaves on the disk, and what runs out."""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Final
 
 from holdfast.lab.mode import Ability, Step
@@ -37,6 +38,16 @@ def torn() -> Step:
     return Step("half a page ends the journal", do, frozenset({Ability.KILL, Ability.JOURNAL}))
 
 
+def exhausted() -> Step:
+    """The bot can open nothing any more (T8), until the next healing; what is open stays so."""
+
+    async def do(scene: Scene) -> None:
+        scene.running.exhaust(True)
+        scene.mends.append(partial(scene.running.exhaust, False))
+
+    return Step("no descriptor is left", do, frozenset({Ability.LIMITS}))
+
+
 def disk(*, full: bool) -> Step:
     """No file of the bot may grow from now on (T9), or all may again."""
 
@@ -44,4 +55,4 @@ def disk(*, full: bool) -> Step:
         scene.running.fill_disk(full)
 
     what = "the disk is full" if full else "the disk has room again"
-    return Step(what, do, frozenset({Ability.LIMITS}))
+    return Step(what, do, frozenset({Ability.DISK}))

@@ -62,6 +62,16 @@ def _log(scene: Scene) -> list[str]:
     return scene.running.log()[scene.notes["log"] :].strip().splitlines()
 
 
+def logged(why: str) -> Step:
+    """The log has said why, whatever else can not be written."""
+
+    async def do(scene: Scene) -> None:
+        if why not in scene.running.log().lower():
+            scene.object(f"the log does not say {why!r}")
+
+    return Step(f"the log says: {why}", do, frozenset({Ability.LOG}))
+
+
 def tells_all() -> Step:
     """Status and log name the failure, if there is one: its kind, its code, what happened, and what
     to do, in words."""

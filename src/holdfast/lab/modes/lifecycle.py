@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from holdfast.lab.judge import STOP
 from holdfast.lab.mode import BACK, Clock, Expect, Group, Mode, Play, Step
 from holdfast.lab.steps import (
     accounted_for,
@@ -20,6 +21,7 @@ from holdfast.lab.steps import (
     stop,
     wait,
 )
+from holdfast.lab.steps_connecting import waits
 from holdfast.lab.steps_delivery import (
     back,
     counted,
@@ -28,6 +30,8 @@ from holdfast.lab.steps_delivery import (
     newest_answered,
     silent_server,
 )
+from holdfast.lab.steps_owning import exhausted
+from holdfast.lab.steps_telling import logged
 
 Steps = tuple[Step, ...]
 
@@ -55,6 +59,7 @@ MODES = (
         what="The end waits for back-off sleeps, hung polls or blocking teardown.",
         # Five seconds for every stop are a law of all modes, see `holdfast.lab.judge`.
         variants={
+            "a long wait to try again": _and_back(network("refuse"), waits(2 * STOP)),
             "while it waits to try again": _and_back(network("refuse"), wait(15.0)),
             "in a connect that hangs": _and_back(
                 network("refuse"),
@@ -68,8 +73,17 @@ MODES = (
             "with the loop blocked": _and_back(say(ask="#block 3"), wait(0.5)),
         },
         expect=Expect(recover=None),
-        clock=Clock.REAL,
         why="a signal ends a process, and only a process",
+        real=frozenset(
+            {
+                "while it waits to try again",
+                "in a connect that hangs",
+                "in an open poll",
+                "with an agent at work",
+                "with the loop blocked",
+            }
+        ),
+        quick=True,
     ),
     Mode(
         id="stop-does-not-stop",
@@ -100,6 +114,23 @@ MODES = (
                 say(),
                 answered(),
             ),
+            "no descriptor is left": _well(
+                exhausted(),
+                network("rst"),
+                say(3),
+                wait(20.0),
+                logged("too many open files"),
+                heal(),
+                recovered(),
+                accounted_for(60.0),
+                say(),
+                answered(),
+                # And the end needs none, either.
+                exhausted(),
+                network("rst", fault=False),
+                wait(5.0),
+                stop(),
+            ),
             "100 reconnects": _well(
                 wait(10.0),
                 counted(),
@@ -108,6 +139,8 @@ MODES = (
             ),
         },
         policy=LIVELY,
+        why="the kernel gives no descriptor to a process, and another one has limits of its own",
+        real=frozenset({"no descriptor is left"}),
     ),
     Mode(
         id="exit-leaks-server-session",

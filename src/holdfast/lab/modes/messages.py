@@ -33,6 +33,7 @@ from holdfast.lab.steps_delivery import (
     told_in_parts,
     told_once,
 )
+from holdfast.lab.steps_owning import disk
 
 BACKFILL: Final = 30.0
 """Seconds from READY in which what was missed must have come (the paper's own figure)."""
@@ -225,6 +226,14 @@ MODES = (
             "lost on its way": _well(
                 network("hole"), say(), wait(5.0), heal(), recovered(), answered(BACKFILL + 70.0)
             ),
+            # What could not be stored must not be acknowledged: the repeat is the only one left.
+            "no room to store it": _well(
+                disk(full=True),
+                say(),
+                wait(5.0),
+                disk(full=False),
+                answered(BACKFILL + 70.0),
+            ),
         },
         expect=Expect(recover=BACK),
         only=frozenset({"slack", "feishu", "whatsapp"}),
@@ -323,6 +332,17 @@ MODES = (
             "10 s": _down_for(10.0),
             "10 min": _down_for(600.0),
             "3 h": _down_for(10_800.0),
+            "finished while it is down": _well(
+                say(3, ask="#sleep 10"),
+                wait(1.0),
+                network("refuse"),
+                wait(30.0),
+                heal(),
+                recovered(),
+                accounted_for(),
+                told_once(),
+                *_still_well(),
+            ),
         },
         expect=Expect(recover=BACK),
         quick=True,

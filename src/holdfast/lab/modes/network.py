@@ -9,6 +9,7 @@ from holdfast.lab.mode import AT_ONCE, BACK, NAME, SILENCE, Expect, Group, Mode,
 from holdfast.lab.steps import (
     accounted_for,
     answered,
+    beats,
     connected,
     heal,
     network,
@@ -18,6 +19,7 @@ from holdfast.lab.steps import (
     stall,
     start,
     stays,
+    untouched,
     up,
     wait,
 )
@@ -212,6 +214,16 @@ MODES = (
                 up(BACK),
                 heal(),
                 accounted_for(),
+                *PARTING,
+            ),
+            # An interface more, as of a container: whoever is asked for proof can give it.
+            "with the kernel's notice of another way": (
+                *WELL,
+                moved(),
+                doubted(PROMPT),
+                beats(),
+                stays("connected", 2 * MINUTE),
+                untouched(),
                 *PARTING,
             ),
         },

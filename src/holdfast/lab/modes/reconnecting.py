@@ -181,6 +181,16 @@ MODES = (
         group=Group.RECONNECTING,
         what="The login succeeds and the peer ends it at once, again and again.",
         variants={
+            "for five minutes": (
+                *WELL,
+                platform(Play.CLOSE_AT_ONCE),
+                end_connection(),
+                wait(5 * MINUTE),
+                attempts(15),
+                flaps(),
+                heal(),
+                *PROVEN,
+            ),
             "for an hour": (
                 *WELL,
                 platform(Play.CLOSE_AT_ONCE),
@@ -195,6 +205,8 @@ MODES = (
             ),
         },
         expect=Expect(recover=SLOW_CAP + ATTEMPT),
+        quick=True,
+        slow=frozenset({"for an hour"}),
     ),
     Mode(
         id="backoff-reset-early",
@@ -325,6 +337,8 @@ MODES = (
             ),
         },
         expect=Expect(recover=SLOW_CAP + ATTEMPT),
+        quick=True,
+        slow=frozenset({"at login, and a restart"}),
     ),
     Mode(
         id="thundering-herd",

@@ -141,6 +141,7 @@ MODES = (
             ),
         },
         expect=Expect(recover=3.0),
+        quick=True,
     ),
     Mode(
         id="heartbeat-unacked",
@@ -195,6 +196,8 @@ MODES = (
                 *PARTING,
             ),
         },
+        quick=True,
+        slow=frozenset({"after-kick"}),
     ),
     Mode(
         id="heartbeat-too-tight",

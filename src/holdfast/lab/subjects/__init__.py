@@ -95,7 +95,11 @@ class Running(Protocol):
         """Let its status name another process as its writer. Needs `Ability.KILL`."""
 
     def fill_disk(self, full: bool) -> None:
-        """Let no file of its grow, or let them again. Needs `Ability.LIMITS`."""
+        """Let no file of its grow, or let them again. Needs `Ability.DISK`."""
+
+    def exhaust(self, none_left: bool) -> None:
+        """Let it open no descriptor beyond what it has now, or let it again. Needs
+        `Ability.LIMITS`."""
 
     async def freeze(self) -> None:
         """Stop in the middle of whatever it does. Needs `Ability.FREEZE`."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,7 @@ class InProcess:
             Ability.TRUST,
             Ability.PROXY,
             Ability.LOG,
+            Ability.DISK,
         }
     )
     platforms: frozenset[str] | None = None
@@ -87,6 +89,7 @@ class InProcess:
             try:
                 yield house
             finally:
+                house.fill_disk(False)
                 await house.stop()
 
 
@@ -144,8 +147,13 @@ class House:
         if self.gateway is None:
             return 0.0
         began = asyncio.get_running_loop().time()
-        await self.gateway.stop()
-        self._last, self.gateway = self.gateway.status(), None
+        try:
+            await self.gateway.stop()
+        except asyncio.CancelledError:  # it does not end: what it has written is read all the same
+            await self.gateway.store.close()
+            raise
+        finally:
+            self._last, self.gateway = self.gateway.status(), None
         self.on_change()
         return asyncio.get_running_loop().time() - began
 
@@ -168,8 +176,13 @@ class House:
         raise TypeError("a part of the lab's own process has no number of its own")
 
     def fill_disk(self, full: bool) -> None:
-        """Not of this subject, as `limit`."""
-        raise TypeError("the lab's own process can not be limited")
+        """See `Running`: a limit of 0 bytes per file, for the lab too, which writes none."""
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0 if full else hard, hard))
+
+    def exhaust(self, none_left: bool) -> None:
+        """Not of this subject, as `kill`."""
+        raise TypeError("the lab needs descriptors, too")
 
     async def stall(self, seconds: float) -> None:
         """See `Running`: on a simulated clock the step does it."""

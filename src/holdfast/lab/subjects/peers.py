@@ -250,5 +250,5 @@ class Lives:
         """What no mode asks of a peer, see `Peer.abilities`."""
         raise TypeError("this can not be asked of a peer")
 
-    ask = charge = environ = fill_disk = limit = misdate = move = names = _never
+    ask = charge = environ = exhaust = fill_disk = misdate = move = names = _never
     order = reload = rename = second = stall = suspend = tear = _never

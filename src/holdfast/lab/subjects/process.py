@@ -58,6 +58,7 @@ class AsProcess:
             Ability.STATUS,
             Ability.JOURNAL,
             Ability.LIMITS,
+            Ability.DISK,
             Ability.CONTROL,
             Ability.SEVERAL,
             Ability.SETTINGS,
@@ -156,6 +157,13 @@ class Lives:
         """See `Running`: a limit of 0 bytes per file is what a process can see of a full disk."""
         _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (0 if full else hard, hard))
+
+    def exhaust(self, none_left: bool) -> None:
+        """See `Running`: what is open stays so below any limit. No limit outlives a life."""
+        if not self.process.alive:
+            return
+        _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (0 if none_left else hard, hard))
 
     async def freeze(self) -> None:
         """See `Running`."""
