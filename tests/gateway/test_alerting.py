@@ -31,7 +31,7 @@ async def test_a_lost_account_is_told_by_another_one_and_so_is_its_return(tmp_pa
         assert play.told("b") == []
         await asyncio.sleep(60)
         (down,) = play.told("b")
-        assert down.startswith("owner: a (puppet) is down, for 4 min; why: nobody is there")
+        assert down.startswith("owner: a (puppet) is down, for 3 min 30 s; why: nobody is there")
         await asyncio.sleep(500)
         play.strings["a"].mend()
         gateway.kick("a")

@@ -211,8 +211,9 @@ COMMANDS = {
             _HERE + "lab:crash",
             "prove what is promised; needs no account and no network",
             "Prove what is promised, on simulated platforms: `run` plays one of ninety ways to "
-            "die, `score` all of them, `chaos` and `soak` many at once, `crash` kills a gateway "
-            "every few seconds. Exits with 0 only if every promise was kept.",
+            "die, `score` all of them, `compare` does it to other programs, `chaos` and `soak` "
+            "play many at once, `crash` kills a gateway every few seconds. Exits with 0 only if "
+            "every promise was kept.",
             "holdfast lab run zombie-half-open --platform qqbot",
         ),
         Command(
@@ -277,6 +278,13 @@ LAB = {
         "play every failure mode on every platform",
         "Play the failure modes on the platforms, for each subject, and write the table of what "
         "was survived. Exits with 1 when Holdfast failed anywhere.",
+    ),
+    "compare": Verb(
+        "compare",
+        "play other programs under the same faults, beside Holdfast",
+        "Play the failure modes with other programs (`make peers` installs them) and with "
+        "Holdfast, all as processes on the real clock, each mode with the first of its variants "
+        "that can happen there. That takes hours. Exits with 1 when Holdfast failed anywhere.",
     ),
     "chaos": Verb(
         "chaos",

@@ -6,9 +6,10 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from importlib import import_module
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cli.exits import CommandFailed, Exit
@@ -68,18 +69,39 @@ def score(args: argparse.Namespace) -> int:
     subjects = args.subject or ["holdfast"]
     for name in subjects:
         _ready(name)
-    engine, page = import_module("holdfast.lab.score"), import_module("holdfast.lab.score_page")
+    engine = import_module("holdfast.lab.score")
     wanted = list(
         engine.cells(subjects, args.mode, args.platform, quick=args.quick, runs=args.runs)
     )
-    done = 0
+    return _publish(engine.score(wanted, _counting(len(wanted))), args)
+
+
+def compare(args: argparse.Namespace) -> int:
+    """``holdfast lab compare``."""
+    engine = import_module("holdfast.lab.compare")
+    subjects = args.subject or engine.OTHERS
+    for name in subjects:
+        _ready(name)
+    wanted = engine.cells(subjects, args.runs)
+    try:
+        results = engine.compare(wanted, args.out, _counting(len(wanted)))
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"{args.out} can not be used: {error}", "", Exit.USAGE) from error
+    return _publish(results, args)
+
+
+def _counting(number: int) -> Callable[[Result], None]:
+    """Tells of each result as it comes in."""
+    done = count(1)
 
     def told(result: Result) -> None:
-        nonlocal done
-        done += 1
-        print(f"{done} of {len(wanted)}: {_line(result)}", file=sys.stderr, flush=True)
+        print(f"{next(done)} of {number}: {_line(result)}", file=sys.stderr, flush=True)
 
-    results = engine.score(wanted, told)
+    return told
+
+
+def _publish(results: Sequence[Result], args: argparse.Namespace) -> int:
+    page = import_module("holdfast.lab.score_page")
     command = " ".join(["holdfast", *sys.argv[1:]])
     document = page.document(results, command)
     if args.out is not None:
@@ -89,7 +111,7 @@ def score(args: argparse.Namespace) -> int:
         html = import_module("holdfast.lab.score_html")
         (args.out / "score.html").write_text(html.page(results, command, document["date"]))
     print(json.dumps(document) if args.json else page.summary(results))
-    mine = [result for result in results if result.subject == "holdfast"]
+    mine = [result for result in results if result.subject.startswith("holdfast")]
     return Exit.FAILED if _exit(mine) == Exit.FAILED else Exit.OK
 
 

@@ -47,6 +47,31 @@ def add(sub: argparse.ArgumentParser, verb: str) -> None:
             sub.add_argument(
                 "--out", type=Path, metavar="DIR", help="write score.json, score.md and score.html"
             )
+        case "compare":
+            sub.add_argument(
+                "--subject",
+                action="append",
+                default=[],
+                metavar="NAME",
+                help="whom to compare with Holdfast; `list` names them; may be repeated "
+                "(default: all)",
+            )
+            sub.add_argument(
+                "--runs",
+                type=int,
+                default=3,
+                choices=range(1, 11),
+                metavar="N",
+                help="play each so often, up to 10 times; Holdfast once (default: 3)",
+            )
+            sub.add_argument(
+                "--out",
+                type=Path,
+                metavar="DIR",
+                required=True,
+                help="write score.json, score.md and score.html, and keep what was played in "
+                "plays.jsonl: a run that was broken off goes on",
+            )
         case "chaos":
             _hours(
                 sub, "--minutes", 60.0, "minutes that are played, in simulated time (default: 60)"

@@ -75,15 +75,14 @@ def run(
 ) -> Result:
     """Play it, on the subject's clock. Never raises for what the subject does."""
     found = profile(platform) if subject.hurried else profile(platform).unhurried()
-    excuse = found.excuse(mode, variant) or _unable(mode, variant, platform, subject)
-    if excuse is not None:
+    if (why := excuse(mode, variant, platform, subject)) is not None:
         return Result(
             mode=mode.id,
             variant=variant,
             platform=platform,
             subject=subject.name,
             outcome=Outcome.NOT_APPLICABLE,
-            reasons=(excuse,),
+            reasons=(why,),
             clock=subject.clock,
         )
     began = time.monotonic()
@@ -94,6 +93,12 @@ def run(
         else:
             result = asyncio.run(asyncio.wait_for(playing, LIMIT))
     return replace(result, took_s=round(time.monotonic() - began, 2))
+
+
+def excuse(mode: Mode, variant: str, platform: str, subject: Subject) -> str | None:
+    """Why a mode does not apply to a subject on a platform; None when it can be played."""
+    never = profile(platform).excuse(mode, variant)
+    return never or _unable(mode, variant, platform, subject)
 
 
 def _unable(mode: Mode, variant: str, platform: str, subject: Subject) -> str | None:

@@ -68,11 +68,11 @@ def cells(
 
 def play(cell: Cell) -> Result:
     """Play one, in this process."""
-    result = run(MODES[cell.mode], cell.variant, cell.platform, _subject(cell))
+    result = run(MODES[cell.mode], cell.variant, cell.platform, subject_of_cell(cell))
     return replace(result, run=cell.run)
 
 
-def _subject(cell: Cell) -> Subject:
+def subject_of_cell(cell: Cell) -> Subject:
     """Whom a cell is played with."""
     return subject_of(cell.subject, MODES[cell.mode].clock_of(cell.variant))
 
@@ -83,19 +83,25 @@ def _quiet() -> None:
 
 
 def score(
-    wanted: Sequence[Cell], told: Callable[[Result], None] = lambda result: None
+    wanted: Sequence[Cell],
+    told: Callable[[Result], None] = lambda result: None,
+    *,
+    at_once: int = AT_ONCE,
 ) -> list[Result]:
-    """Play them all; ``told`` of each as it comes in. In the order in which they were wanted."""
+    """Play them all; ``told`` of each as it comes in. In the order in which they were wanted.
+
+    ``at_once``: plays on the real clock at the same time for each core.
+    """
     cores = os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
     results: dict[Cell, Result] = {}
     with (
         ProcessPoolExecutor(cores, context, _quiet) as busy,
-        ProcessPoolExecutor(cores * AT_ONCE, context, _quiet) as waiting,
+        ProcessPoolExecutor(cores * at_once, context, _quiet) as waiting,
     ):
         futures: dict[Future[Result], Cell] = {}
         for cell in wanted:
-            pool = busy if _subject(cell).clock is Clock.SIMULATED else waiting
+            pool = busy if subject_of_cell(cell).clock is Clock.SIMULATED else waiting
             futures[pool.submit(play, cell)] = cell
         for future in as_completed(futures):
             result = results[futures[future]] = future.result()

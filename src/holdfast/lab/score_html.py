@@ -170,8 +170,8 @@ def _line(result: Result) -> Iterator[str]:
     scale = WIDTH / length
     yield f'<svg viewBox="0 0 {WIDTH} {4 * BAR + 14}" width="100%" role="img" '
     yield f'aria-label="{escape(result.mode)} on {result.platform}">'
-    ends = [moment.at for moment in result.line[1:]] + [length]
-    for moment, end in zip(result.line, ends, strict=True):
+    ends = (*(moment.at for moment in result.line[1:]), length)
+    for moment, end in zip(result.line, ends, strict=False):  # a play may have no line at all
         x, wide = moment.at * scale, max(0.5, (end - moment.at) * scale)
         truth = "var(--bad)" if moment.deaf else "var(--good)"
         told = COLOURS.get(moment.state or "", "var(--none)")

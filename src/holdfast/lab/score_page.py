@@ -14,8 +14,10 @@ from typing import Any, Final
 from holdfast import __version__
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result
+from holdfast.lab.mode import Clock
 from holdfast.lab.modes import MODES
 from holdfast.lab.score import late_only, worst
+from holdfast.lab.subjects.registry import SUBJECTS, subject
 
 MARKS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.NOT_APPLICABLE: "–"}
 LATE: Final = "~"
@@ -49,6 +51,7 @@ def document(results: Sequence[Result], command: str) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "versions": {
+            **versions(results),
             "holdfast": __version__,
             "python": machine.python_version(),
             "system": f"{sys.platform} {machine.release()}",
@@ -67,10 +70,20 @@ def markdown(results: Sequence[Result], command: str) -> str:
         summary(results),
         LEGEND,
     ]
+    if others := versions(results):
+        told = ", ".join(f"{name} {version}" for name, version in others.items())
+        parts.append(f"Versions: {told}.")
     for name in names:
         mine = [result for result in results if result.subject == name]
         parts += [f"## {name}", table(mine), *_reasons(mine)]
     return "\n\n".join(parts) + "\n"
+
+
+def versions(results: Sequence[Result]) -> dict[str, str]:
+    """Of the subjects that are not Holdfast, as they are installed here."""
+    names = dict.fromkeys(result.subject for result in results)
+    found = {name: subject(name, Clock.REAL).version for name in names if name in SUBJECTS}
+    return {name: text for name, text in found.items() if not name.startswith("holdfast") and text}
 
 
 def summary(results: Sequence[Result]) -> str:

@@ -46,7 +46,6 @@ TOLD: Final = 2_000
 class AsProcess:
     """Holdfast on the real clock. See `Subject`."""
 
-    name = "holdfast"
     version = __version__
     clock = Clock.REAL
     abilities = frozenset(
@@ -71,6 +70,9 @@ class AsProcess:
     platforms: frozenset[str] | None = None
     stop_limit = STOP
     hurried = True
+
+    def __init__(self, name: str = "holdfast") -> None:
+        self.name = name
 
     def missing(self) -> str | None:
         """See `Subject`."""

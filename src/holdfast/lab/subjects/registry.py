@@ -14,6 +14,9 @@ from holdfast.lab.subjects.process import AsProcess
 
 HOLDFAST: Final = "holdfast"
 
+PROCESS: Final = "holdfast:process"
+"""Holdfast as a process on the real clock, also where simulated time would do."""
+
 
 class UnknownSubject(KeyError):
     """There is no subject of that name; the message lists those there are."""
@@ -24,6 +27,10 @@ class UnknownSubject(KeyError):
 
 def _holdfast(clock: Clock) -> Subject:
     return InProcess() if clock is Clock.SIMULATED else AsProcess()
+
+
+def _process(clock: Clock) -> Subject:
+    return AsProcess(PROCESS)
 
 
 def _sdk(package: str, platform: str, clock: Clock) -> Subject:
@@ -53,6 +60,7 @@ def _astrbot(clock: Clock) -> Subject:
 
 SUBJECTS: Mapping[str, Callable[[Clock], Subject]] = {
     HOLDFAST: _holdfast,
+    PROCESS: _process,
     **{f"sdk:{name}": partial(_sdk, name, platform) for name, platform in SDKS.items()},
     "hermes-agent": _hermes,
     "astrbot": _astrbot,
