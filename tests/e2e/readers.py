@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import re
@@ -16,6 +17,7 @@ import pytest
 
 from holdfast.cli import main
 from holdfast.observe.status import believed, doubt, read
+from tests.cli.gateway import LIMIT
 from tests.mcp.site import Model
 
 UNKNOWN = "unknown"
@@ -33,7 +35,10 @@ def of_file(path: Path, clock: Callable[[], float] = time.time) -> Look:
     """The status file, by the three questions of docs/status.md."""
 
     async def look() -> Mapping[str, str]:
-        document, now = read(path), clock()
+        try:
+            document, now = read(path), clock()
+        except FileNotFoundError as error:
+            raise Unanswered("it was not written yet") from error
         if doubt(document, now) is not None:
             return dict.fromkeys(document.accounts, UNKNOWN)
         return {name: believed(entry, now) for name, entry in document.accounts.items()}
@@ -97,6 +102,17 @@ def of_command(config: Path, shown: pytest.CaptureFixture[str]) -> Look:
         return {name: entry["believed"] for name, entry in told["accounts"].items()}
 
     return look
+
+
+async def agreed(looks: Iterable[Look], states: Mapping[str, str]) -> None:
+    """Wait until every reader tells these states."""
+    async with asyncio.timeout(LIMIT):
+        for look in looks:
+            told: Mapping[str, str] = {}
+            while told != states:
+                await asyncio.sleep(0.05)
+                with contextlib.suppress(Unanswered):
+                    told = await look()
 
 
 # -- what they saw --------------------------------------------------------------------------------

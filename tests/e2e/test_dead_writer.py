@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from holdfast.cli.control import PATIENCE
 from holdfast.cli.exits import Exit
 from holdfast.lab.simulators.telegram import TelegramSimulator
 from holdfast.observe.status import FILE_NAME, TTL
-from tests.cli.gateway import LIMIT, Place
+from tests.cli.gateway import Place
 from tests.e2e import readers
 from tests.e2e.readers import UNKNOWN, Look, Unanswered
 from tests.mcp.site import over_stdio
@@ -60,16 +59,9 @@ async def distrust(look: Look, signalled: float, seconds: float) -> Notice:
     return notice
 
 
-async def agreed(looks: Mapping[str, Look]) -> None:
-    """Wait until every reader says that the account is connected."""
-    async with asyncio.timeout(LIMIT):
-        for look in looks.values():
-            while dict(await look()) != {"bot": "connected"}:  # noqa: ASYNC110  a process sets none
-                await asyncio.sleep(0.05)
-
-
 @pytest.mark.real_time
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("how", "trusted"),
     [
@@ -85,7 +77,7 @@ async def test_every_reader_says_so_within_the_time_to_live(
     patience = aiohttp.ClientTimeout(total=SCRAPE)
     async with TelegramSimulator() as sim, aiohttp.ClientSession(timeout=patience) as session:
         place.write(bot=sim.account())
-        async with place.gateway() as process, over_stdio(tmp_path) as model:
+        async with place.gateway() as process, over_stdio(tmp_path, limit=90.0) as model:
             url = await address(process)
             looks = {
                 "file": readers.of_file(place.state / FILE_NAME),
@@ -94,7 +86,7 @@ async def test_every_reader_says_so_within_the_time_to_live(
                 "MCP": readers.of_mcp(model),
                 "command": readers.of_command(place.config, capsys),
             }
-            await agreed(looks)
+            await readers.agreed(looks.values(), {"bot": "connected"})
             process.signal(how)
             signalled = asyncio.get_running_loop().time()
             if how is signal.SIGKILL:

@@ -214,6 +214,7 @@ async def unplug(
 
 @pytest.mark.real_time
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 async def test_nor_do_those_of_a_process_on_the_real_clock(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,7 +227,7 @@ async def test_nor_do_those_of_a_process_on_the_real_clock(
         process = await stack.enter_async_context(place.gateway())
         url = await address(process)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        model = await stack.enter_async_context(over_stdio(tmp_path))
+        model = await stack.enter_async_context(over_stdio(tmp_path, limit=90.0))
         looks = {
             "file": readers.of_file(place.state / FILE_NAME),
             "/readyz": readers.of_ready(session, url, names),
@@ -234,6 +235,7 @@ async def test_nor_do_those_of_a_process_on_the_real_clock(
             "MCP": readers.of_mcp(model),
             "command": readers.of_command(place.config, capsys),
         }
+        await readers.agreed(looks.values(), dict.fromkeys(names, "connected"))
         diaries = {name: Diary() for name in looks}
         tasks = [asyncio.create_task(diaries[name].keep(looks[name], EVERY)) for name in looks]
         tasks += [asyncio.create_task(unplug(stage, rng, session, url)) for stage in stages]

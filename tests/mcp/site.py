@@ -80,13 +80,13 @@ class Model:
 
 
 @contextlib.asynccontextmanager
-async def over_stdio(home: Path, *options: str) -> AsyncIterator[Model]:
-    """``holdfast mcp`` as a client starts it."""
+async def over_stdio(home: Path, *options: str, limit: float = 30.0) -> AsyncIterator[Model]:
+    """``holdfast mcp`` as a client starts it, for so many seconds at most."""
     config = str(home / "holdfast.toml")
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "holdfast.cli", "--config", config, "mcp", *options]
     )
-    async with asyncio.timeout(30), Client(server) as client:
+    async with asyncio.timeout(limit), Client(server) as client:
         yield Model(client)
 
 
