@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -40,6 +41,12 @@ def of(pid: int) -> Left:
             memory=_resident(folder),
         )
     return Left()
+
+
+def first_free(pid: int) -> int:
+    """The number that the next descriptor of a process gets. Raises OSError when it is gone."""
+    held = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in itertools.count() if number not in held)
 
 
 def _links(folder: Path) -> list[str]:

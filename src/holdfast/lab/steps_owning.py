@@ -39,7 +39,7 @@ def torn() -> Step:
 
 
 def exhausted() -> Step:
-    """The bot can open nothing any more (T8), until the next healing; what is open stays so."""
+    """The bot has as many descriptors as it may have (T8), until the next healing."""
 
     async def do(scene: Scene) -> None:
         scene.running.exhaust(True)

@@ -42,6 +42,20 @@ EXPIRY: Final = 30.0
 """Seconds for which the platform holds a former session (`Play.LINGERING`)."""
 
 
+CAP: Final = 60.0
+"""Seconds of the longest back-off: nothing tells a process that it may open more again."""
+
+
+def _starved(*, fault: bool) -> Steps:
+    """The descriptors run out while the connection is down: it can not have its own back."""
+    return (
+        network("refuse", fault=fault),
+        wait(3.0),
+        exhausted(),
+        network("pass", fault=False),
+    )
+
+
 def _well(*more: Step) -> Steps:
     """An account that works, and then more."""
     return (connected(), say(), answered(), *more)
@@ -109,14 +123,13 @@ MODES = (
             "500 reconnects": _well(
                 wait(10.0),
                 counted(),
-                *(network("rst"), wait(0.5), heal(), recovered(), wait(10.0)) * 500,
+                *(network("rst"), wait(0.5), heal(), recovered(BACK), wait(10.0)) * 500,
                 flat(),
                 say(),
                 answered(),
             ),
             "no descriptor is left": _well(
-                exhausted(),
-                network("rst"),
+                *_starved(fault=True),
                 say(3),
                 wait(20.0),
                 logged("too many open files"),
@@ -126,19 +139,19 @@ MODES = (
                 say(),
                 answered(),
                 # And the end needs none, either.
-                exhausted(),
-                network("rst", fault=False),
+                *_starved(fault=False),
                 wait(5.0),
                 stop(),
             ),
             "100 reconnects": _well(
                 wait(10.0),
                 counted(),
-                *(network("rst"), wait(0.5), heal(), recovered(), wait(10.0)) * 100,
+                *(network("rst"), wait(0.5), heal(), recovered(BACK), wait(10.0)) * 100,
                 flat(),
             ),
         },
         policy=LIVELY,
+        expect=Expect(recover=CAP),
         why="the kernel gives no descriptor to a process, and another one has limits of its own",
         real=frozenset({"no descriptor is left"}),
     ),

@@ -98,8 +98,7 @@ class Running(Protocol):
         """Let no file of its grow, or let them again. Needs `Ability.DISK`."""
 
     def exhaust(self, none_left: bool) -> None:
-        """Let it open no descriptor beyond what it has now, or let it again. Needs
-        `Ability.LIMITS`."""
+        """Let it have no descriptor more than now, or let it again. Needs `Ability.LIMITS`."""
 
     async def freeze(self) -> None:
         """Stop in the middle of whatever it does. Needs `Ability.FREEZE`."""

@@ -161,11 +161,13 @@ class Lives:
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (0 if full else hard, hard))
 
     def exhaust(self, none_left: bool) -> None:
-        """See `Running`: what is open stays so below any limit. No limit outlives a life."""
+        """See `Running`: its soft limit is the first number that is free. What it closes it may
+        have again; what is open beyond stays open. No limit outlives a life."""
         if not self.process.alive:
             return
         _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (0 if none_left else hard, hard))
+        limit = census.first_free(self.process.pid) if none_left else hard
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
 
     async def freeze(self) -> None:
         """See `Running`."""
