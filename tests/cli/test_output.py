@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli import logs, tables
+from holdfast.cli import logs, main, tables
+from holdfast.cli.exits import Exit
 from holdfast.cli.tables import Cell, Table, Tone, plain
 from holdfast.config import build
 
@@ -184,3 +185,14 @@ def test_set_up_takes_over_standard_error_alone(
     assert shown.out == ""
     assert shown.err.count("\n") == 1
     assert shown.err.endswith("level=error logger=holdfast event=loud token=***\n")
+
+
+def test_an_error_that_says_nothing_is_told_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def late(args: object) -> int:
+        raise TimeoutError
+
+    monkeypatch.setattr("holdfast.cli.setup.version", late)
+    assert main(["version"]) != Exit.OK
+    assert capsys.readouterr().err == "holdfast: TimeoutError\n"

@@ -43,7 +43,7 @@ async def test_a_lost_account_is_told_by_another_one_and_so_is_its_return(tmp_pa
         await link.deliver(Inbound(id="new", chat="c", sender="u", text="?", at=wall + 2))
         await asyncio.sleep(100)
         assert play.told("b")[1:] == [
-            "owner: a (puppet) is back after 12 min, 37 messages caught up"
+            "owner: a (puppet) is back after 12 min 10 s, 37 messages caught up"
         ]
         assert not any("puppet" in said for said in play.told("a"))
 

@@ -11,6 +11,7 @@ from holdfast.lab.chaos import chaos, slope
 from holdfast.lab.chaos_plan import Act, Move, plan, shrink
 from holdfast.lab.mode import Clock, Play
 from holdfast.lab.profile import profile
+from holdfast.lab.subjects.inprocess import House
 
 HOUR = 3_600.0
 
@@ -71,3 +72,16 @@ def test_the_summary_adds_up() -> None:
     assert (told["said"], told["answered"], told["lost"]) == (2, 2, 0)
     assert told["moves"] == {"say": 2}
     assert told["problems"] == []
+
+
+def test_a_question_that_is_not_answered_does_not_end_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def order(self: House, verb: str, account: str) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(House, "order", order)
+    moves = [Move(10.0, "telegram", Act.KICK), Move(20.0, "telegram", Act.SAY, "still here")]
+    run = chaos(1, moves, 60.0, ["telegram"], Clock.SIMULATED)
+    assert run.problems == ["telegram: kick: TimeoutError"]
+    assert (run.figures["telegram"].said, run.figures["telegram"].answered) == (1, 1)

@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (HoldfastError, OSError) as error:
-        print(f"holdfast: {' '.join(str(error).split())}", file=sys.stderr)
+        told = " ".join(str(error).split()) or type(error).__name__  # some say nothing
+        print(f"holdfast: {told}", file=sys.stderr)
         return _exit_of(error)
     return code
 

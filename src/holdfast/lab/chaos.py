@@ -185,7 +185,10 @@ async def _do(scene: Scene, move: Move) -> None:
         case Act.HEAL:
             scene.heal(seat)
         case Act.KICK:
-            await scene.running.order("kick", move.account)
+            try:
+                await scene.running.order("kick", move.account)
+            except OSError as error:  # hours must not end with one question that was not answered
+                scene.object(f"kick: {type(error).__name__} {error}".strip(), seat)
 
 
 @contextlib.asynccontextmanager
