@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import resource
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result, run
 from holdfast.lab.mode import Ability, Clock, Expect, Group, Mode, Play, Step
 from holdfast.lab.profile import profile
+from holdfast.lab.record import Record
 from holdfast.lab.scene import COARSE, FINE, Scene, Seat
 from holdfast.lab.stage import Stage
 from holdfast.lab.steps import (
@@ -41,6 +44,7 @@ from holdfast.lab.steps_connecting import (
     one_link,
     spread,
 )
+from holdfast.lab.steps_owning import disk
 from holdfast.lab.subjects import Reading
 from holdfast.lab.subjects.inprocess import House, InProcess
 from holdfast.supervision import preset
@@ -246,6 +250,27 @@ def test_in_simulated_hours_every_fact_is_dated_at_once() -> None:
     played(*WELL, wait(1_003.0), say(), wait(8.0), doing("note", note))
     assert waited
     assert waited[0] < 2 * FINE < COARSE
+
+
+async def test_a_stop_without_an_end_is_told_and_holds_up_nothing() -> None:
+    running: Any = SimpleNamespace(stop=asyncio.Event().wait)
+    seat: Any = SimpleNamespace(record=Record("bot"), simulator=SimpleNamespace())
+    await Scene(mode(*WELL), {"bot": seat}, running).stop()
+    assert seat.record.broken == ["it did not stop within 95 s"]
+
+
+def test_a_full_disk_is_the_gateways_until_all_is_mended() -> None:
+    left: list[int] = []
+
+    def note(scene: Scene) -> None:
+        left.append(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = (*WELL, disk(full=True), doing("note", note), say(), answered(5.0))
+    result = run(mode(*full), "only", "telegram", InProcess())
+    assert result.reasons == ("1 messages not answered within 5 s",)
+    assert result.late
+    assert (left, resource.getrlimit(resource.RLIMIT_FSIZE)) == ([0], before)
 
 
 class Stranger(InProcess):

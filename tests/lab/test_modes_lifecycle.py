@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from holdfast.lab.census import first_free
 from holdfast.lab.mode import Step
 from holdfast.lab.modes import lifecycle
 from holdfast.lab.record import Moment, Record
@@ -55,6 +58,12 @@ async def test_what_grows_is_seen(now: Left, simulated: bool, good: bool) -> Non
     seat = SimpleNamespace(record=Record("bot"))
     scene = SimpleNamespace(seat=seat, running=running, notes={}, simulated=simulated)
     assert (await objections(scene, counted(), flat()) == []) == good
+
+
+def test_the_next_descriptor_of_another_process_is_known() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert first_free(child.pid) == 3  # after the three that every program has
+        child.communicate(b"\n")
 
 
 async def test_a_state_that_never_may_be_is_remembered() -> None:

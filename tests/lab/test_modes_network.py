@@ -15,7 +15,7 @@ from holdfast.lab.mode import Step
 from holdfast.lab.modes import MODES
 from holdfast.lab.record import Record
 from holdfast.lab.steps_owning import second
-from holdfast.lab.steps_telling import asked, few_lines, listen_to_log, tells_all
+from holdfast.lab.steps_telling import asked, few_lines, listen_to_log, logged, tells_all
 from holdfast.lab.steps_world import by_proxy, explains
 from holdfast.lab.subjects import Reading, Told
 from holdfast.lab.subjects.inprocess import InProcess
@@ -73,6 +73,12 @@ async def test_an_hour_is_told_in_few_lines(lines: list[str], wrong: int) -> Non
 async def test_what_was_logged_before_is_not_looked_at() -> None:
     talker = Talker(["old"] * 50)
     assert len(await objections(talker, listen_to_log(), few_lines(20))) == 1  # no end was told
+
+
+async def test_why_must_be_in_the_log() -> None:
+    talker = Talker(["lost account=bot message='[Errno 24] Too many open files'"])
+    assert await objections(talker, logged("too many open files")) == []
+    assert await objections(talker, logged("no space")) == ["the log does not say 'no space'"]
 
 
 async def test_a_failure_without_words_is_no_answer() -> None:

@@ -16,6 +16,7 @@ from holdfast.lab import score as engine
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result
 from holdfast.lab.judge import Figures
+from holdfast.lab.mode import Clock
 from holdfast.lab.modes import MODES
 from holdfast.lab.record import Moment
 from holdfast.lab.score import Cell, cells, late_only, play, worst
@@ -92,6 +93,16 @@ def test_the_quick_set_is_quick() -> None:
     assert quick == {mode.id for mode in MODES.values() if mode.quick}
     assert MODE in quick
     assert set(MODES) > quick
+
+
+def test_what_is_about_the_kernel_is_played_on_the_real_clock_and_is_not_quick() -> None:
+    mode = MODES["sleep-blocks-shutdown"]
+    assert mode.real
+    for variant in mode.variants:
+        assert mode.clock_of(variant) is (Clock.REAL if variant in mode.real else Clock.SIMULATED)
+    quick = {cell.variant for cell in cells(["holdfast"], [mode.id], quick=True)}
+    assert quick == set(mode.variants) - mode.real
+    assert all(mode.real <= set(mode.variants) for mode in MODES.values())
 
 
 def test_a_cell_is_played_as_it_says(caplog: pytest.LogCaptureFixture) -> None:

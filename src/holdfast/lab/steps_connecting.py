@@ -182,7 +182,13 @@ def logins(at_most: int) -> Step:
 
 def spread(*, bucket: float, most: int) -> Step:
     """Of all accounts, so many at most come back in any such part of a second since the last
-    healing: what each tries after that is spread by its own jitter."""
+    healing.
+
+    Only the first attempt of each is held to it, which nobody but the gateway has a say in. There
+    is a second one only where the platform itself has refused the first as one too many, as QQ
+    does: when that comes is the server's wait and the account's own jitter, and now and then four
+    of them meet.
+    """
 
     async def do(scene: Scene) -> None:
         healed = max(f.healed or 0.0 for s in scene.seats.values() for f in s.record.faults)

@@ -49,10 +49,12 @@ def exhausted() -> Step:
 
 
 def disk(*, full: bool) -> Step:
-    """No file of the bot may grow from now on (T9), or all may again."""
+    """No file of the bot may grow from now on (T9), until the next healing or until all may."""
 
     async def do(scene: Scene) -> None:
         scene.running.fill_disk(full)
+        if full:
+            scene.mends.append(partial(scene.running.fill_disk, False))
 
     what = "the disk is full" if full else "the disk has room again"
     return Step(what, do, frozenset({Ability.DISK}))

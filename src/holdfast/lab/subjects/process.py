@@ -157,6 +157,8 @@ class Lives:
 
     def fill_disk(self, full: bool) -> None:
         """See `Running`: a limit of 0 bytes per file is what a process can see of a full disk."""
+        if not self.process.alive:
+            return
         _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (0 if full else hard, hard))
 
