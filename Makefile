@@ -60,7 +60,7 @@ docs: .venv/.dev
 	.venv-synapse/bin/python -m pip install $(PIP_FLAGS) -c constraints-synapse.txt matrix-synapse
 	touch $@
 
-# The programs Holdfast is measured against (`holdfast lab score --subject sdk:slack-sdk`), each as
+# The programs Holdfast is measured against (`holdfast lab compare`), each as
 # its users install it, in an environment of its own. One alone: make .venv-peers/slack-sdk/.done
 PEERS = $(patsubst peers/%/requirements.txt,%,$(wildcard peers/*/requirements.txt))
 
