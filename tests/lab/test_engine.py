@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from holdfast.lab.cable import HOST
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result, run
-from holdfast.lab.mode import Ability, Clock, Expect, Group, Mode, Play, Step
+from holdfast.lab.mode import NAME, Ability, Clock, Expect, Group, Mode, Play, Step
 from holdfast.lab.profile import profile
 from holdfast.lab.record import Record
 from holdfast.lab.scene import COARSE, FINE, Scene, Seat
@@ -122,6 +123,21 @@ def played(*steps: Step, on: str = "telegram", flaw: type[House] = House, **more
 
 
 # -- results --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kept", "host"), [(InProcess.abilities, NAME), (frozenset[Ability](), HOST)]
+)
+def test_whoever_resolves_names_for_itself_calls_by_address(
+    kept: frozenset[Ability], host: str
+) -> None:
+    class Resolving(InProcess):
+        abilities = kept
+
+    hosts: list[str] = []
+    look = doing("look", lambda scene: hosts.append(scene.seat.stage.host))
+    result = run(mode(*WELL, look, host=NAME), "only", "telegram", Resolving())
+    assert (result.outcome, hosts) == (Outcome.PASS, [host])
 
 
 def test_a_loss_that_is_survived_is_a_pass_with_its_figures() -> None:

@@ -122,7 +122,7 @@ async def _play(
 ) -> Result:
     if subject.clock is Clock.SIMULATED:
         date_by_loop()
-    async with _stages(mode, variant, found.platform, hurried=subject.hurried) as stages:
+    async with _stages(mode, variant, found.platform, subject) as stages:
         seats = {name: Seat(stage, found) for name, stage in stages.items()}
         policy, gateway = mode.policy, mode.gateway
         async with subject.run(home, stages, policy=policy, gateway=gateway) as running:
@@ -186,7 +186,7 @@ def _relative(record: Record, began: float) -> list[tuple[str, float, float | No
 
 @contextlib.asynccontextmanager
 async def _stages(
-    mode: Mode, variant: str, platform: str, *, hurried: bool
+    mode: Mode, variant: str, platform: str, subject: Subject
 ) -> AsyncIterator[Mapping[str, Stage]]:
     """The platform of each account, open, and told where its web hooks will be found."""
     names = [platform, *(f"{platform}-{n}" for n in range(2, mode.accounts + 1))]
@@ -194,8 +194,10 @@ async def _stages(
     async with contextlib.AsyncExitStack() as stack:
         stages: dict[str, Stage] = {}
         for name in names:
-            stage = CAST[platform].stage(name, hurried=hurried)
-            stage.host, stage.settings = mode.host, mode.account
+            stage = CAST[platform].stage(name, hurried=subject.hurried)
+            stage.settings = mode.account
+            if Ability.RESOLVER in subject.abilities:  # to all others the name says nothing
+                stage.host = mode.host
             if authority is not None:
                 stage.authority = authority
                 stage.simulator.tls = authority.server_context(names=(mode.host,))
