@@ -286,6 +286,7 @@ def test_a_full_disk_is_the_gateways_until_all_is_mended() -> None:
     result = run(mode(*full), "only", "telegram", InProcess())
     assert result.reasons == ("1 messages not answered within 5 s",)
     assert result.late
+    assert {type(reason) for reason in result.reasons} == {str}, "a result is data"
     assert (left, resource.getrlimit(resource.RLIMIT_FSIZE)) == ([0], before)
 
 

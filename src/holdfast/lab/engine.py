@@ -155,7 +155,7 @@ async def _play(
         platform=found.platform,
         subject=subject.name,
         outcome=Outcome.FAIL if problems else Outcome.PASS,
-        reasons=tuple(problems),
+        reasons=tuple(map(str, problems)),  # plain ones: a result is data
         late=only_late(problems, figures),
         figures=figures,
         line=tuple(replace(m, at=round(m.at - began, 3)) for m in record.moments),
