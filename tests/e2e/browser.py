@@ -27,6 +27,19 @@ FLAGS = (
     "--disable-sync",
 )
 
+VISIBILITY = """
+let hidden = false;
+for (const [name, of] of [["hidden", () => hidden],
+                          ["visibilityState", () => (hidden ? "hidden" : "visible")]])
+  Object.defineProperty(Document.prototype, name, { get: of });
+globalThis.turn = (away) => {
+  hidden = away;
+  document.dispatchEvent(new Event("visibilitychange"));
+};
+"""
+"""Lets a test hide a page. Without a screen every page is visible to Chromium: neither another page
+in front, nor an end of the emulated focus, nor a minimised window hides one."""
+
 LIMIT_MS = 20_000
 """For whatever a page is to show; the machine may be busy."""
 
@@ -78,6 +91,16 @@ async def looking(
         assert not failed, failed
         assert not (quiet and said), said
         assert hosts == {urlsplit(url).hostname}, hosts
+
+
+async def hide(page: Page) -> None:
+    """Another tab is looked at; the page was opened after `VISIBILITY` was given to its context."""
+    await page.evaluate("turn(true)")
+
+
+async def show(page: Page) -> None:
+    """The tab is looked at again."""
+    await page.evaluate("turn(false)")
 
 
 async def flaws(page: Page) -> list[str]:

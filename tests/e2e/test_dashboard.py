@@ -25,7 +25,7 @@ from holdfast.messages import Inbound
 from holdfast.observe.status import TTL
 from holdfast.store.protocol import Box
 from holdfast.supervision import Kind, Published
-from tests.e2e.browser import chromium, flaws, looking, needs_chromium
+from tests.e2e.browser import VISIBILITY, chromium, flaws, hide, looking, needs_chromium, show
 from tests.e2e.process import Home
 
 pytestmark = [
@@ -148,6 +148,59 @@ async def test_a_page_that_hears_nothing_says_so_and_never_connected(tmp_path: P
             relay.heal()
             await expect(page.locator("#alarm")).to_be_hidden(timeout=4_000 * TTL)
             await expect(card(page, "bot-0001")).to_contain_text("connected for")
+
+
+async def test_the_eighth_tab_tells_and_acts(tmp_path: Path) -> None:
+    """A browser opens six connections to a host; hidden tabs hold at most one of them."""
+    async with crowd(tmp_path, 1) as site, looking(site.url) as page:
+        await page.context.add_init_script(VISIBILITY)
+        await page.reload()
+        for _ in range(7):
+            await expect(card(page, "bot-0000")).to_contain_text("connected for")
+            await hide(page)
+            page = await page.context.new_page()
+            await page.goto(site.url)
+        site.lose("bot-0000", Kind.CREDENTIALS)
+        await expect(card(page, "bot-0000")).to_contain_text("refused for")
+        generation = site.gateway.desk("bot-0000").account.view().generation
+        await button(page, "Try now bot-0000").click()
+        await confirm(page, "Try now")
+        async with asyncio.timeout(20):
+            await site.gateway.desk("bot-0000").account.until(
+                lambda view: view.generation > generation
+            )
+        await expect(page.get_by_role("log")).to_contain_text("bot-0000")
+
+
+async def test_a_hidden_tab_claims_nothing_and_is_back_at_once(tmp_path: Path) -> None:
+    async with crowd(tmp_path, 1) as site, Relay("127.0.0.1", site.server.port) as relay:
+        async with looking(relay.url("http"), quiet=False) as watching:
+            await watching.context.add_init_script(VISIBILITY)
+            await watching.reload()
+            await expect(watching).to_have_title("Holdfast")
+            await hide(watching)
+            await watching.wait_for_function(
+                "navigator.locks.query().then((all) => all.held.length === 1)"
+            )
+            page = await watching.context.new_page()
+            await page.goto(relay.url("http"))
+            await expect(page).to_have_title("Holdfast")
+            await hide(page)
+            await expect(page).to_have_title("How the accounts are is unknown. – Holdfast")
+            site.lose("bot-0000", Kind.CREDENTIALS)
+            await expect(watching).to_have_title(re.compile("^1 account needs you"))
+            relay.hole(new=True)
+            async with page.expect_request("**/api/v1/events?last=*"):
+                await show(page)
+            link = page.locator("#link")
+            await expect(link).to_contain_text("connecting to the gateway, last heard")
+            state = card(page, "bot-0000").locator(".state")
+            assert await state.inner_text() == "unknown it was connected when last heard of"
+            await expect(page.locator("#alarm")).to_contain_text("not heard any more")
+            assert await state.inner_text() == "unknown it was connected when last heard of"
+            relay.heal()
+            await expect(card(page, "bot-0000")).to_contain_text("refused for", timeout=4_000 * TTL)
+            await expect(link).to_contain_text("live, heard")
 
 
 async def test_a_page_lives_without_its_stream(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from holdfast.web.problem import Problem
 from holdfast.web.routes import Query, operation
 
 READERS = 32
-"""Streams at a time; a browser opens one for each of its tabs."""
+"""Streams at a time. A browser opens one for each page that somebody looks at, and one more."""
 
 RING = 1_000
 """Transitions kept for readers that come back."""

@@ -85,7 +85,7 @@ export class AccountsView {
     const all = entries.length;
     say(this.#count, shown.length === all ? "" : t("shown", shown.length, all));
     this.#list.set(shown);
-    uptimes.look(this.#list.inSight);
+    if (!live.stale) uptimes.look(this.#list.inSight);
   }
 
   /** Draw again what has news. */

@@ -73,7 +73,7 @@ function tick() {
   live.look();
   page.entries = inOrder(page.document?.accounts ?? {}, live.now);
   const link = part("link");
-  link.dataset.state = live.waiting ? "waiting" : live.stale ? "stale" : "live";
+  link.dataset.state = live.state;
   say(link, t("link." + link.dataset.state, duration(live.silence)));
   alarm();
   const now = mood(counted(page.entries), live.stale, live.waiting);
@@ -85,12 +85,16 @@ function tick() {
   view.tick();
 }
 
+/** Ask for what no event tells, if somebody looks. */
+function refresh() {
+  if (!document.hidden) view.refresh?.();
+}
+
 /** What makes everything else on the page doubtful. */
 function alarm() {
   const { live } = page;
   const store = page.document?.store ?? "ok";
-  const stale = live.stale && !live.waiting;
-  const text = stale ? t("alarm.stale") : store === "ok" ? "" : t("alarm.store", store);
+  const text = live.state === "stale" ? t("alarm.stale") : store === "ok" ? "" : t("alarm.store", store);
   say(part("alarm"), text);
 }
 
@@ -163,5 +167,6 @@ tick();
 page.live.start();
 page.lab.start();
 setInterval(tick, TICK_MS);
-setInterval(() => document.hidden || view.refresh?.(), REFRESH_MS);
+setInterval(refresh, REFRESH_MS);
+document.addEventListener("visibilitychange", refresh);
 hasLogin().then((has) => show(part("logout"), has), () => {});

@@ -25,6 +25,7 @@ export default {
   "theme.dark": "Dark",
   logout: "Log out",
   "link.waiting": "connecting to the gateway …",
+  "link.returning": (span) => `connecting to the gateway, last heard ${span} ago`,
   "link.live": (span) => `live, heard ${span} ago`,
   "link.stale": (span) => `nothing heard for ${span}`,
   "alarm.stale":

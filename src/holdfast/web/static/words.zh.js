@@ -23,6 +23,7 @@ export default {
   "theme.dark": "深色",
   logout: "退出登录",
   "link.waiting": "正在连接网关……",
+  "link.returning": (span) => `正在连接网关，上次更新于 ${span}前`,
   "link.live": (span) => `实时，${span}前更新`,
   "link.stale": (span) => `已有 ${span}没有消息`,
   "alarm.stale":
