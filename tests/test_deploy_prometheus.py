@@ -14,6 +14,7 @@ import pytest
 from holdfast.observe.exposition import render
 from holdfast.observe.metrics import METRICS, Metric, Type
 from holdfast.supervision import Breaker, Published
+from holdfast.web.guard import Refusal
 from tests.observe.test_metrics import entry, reading
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +105,8 @@ def mistakes(expression: str) -> list[str]:
                 found.append(f"{name} has no label {label}")
             if label == "state" and not set(value.split("|")) <= states:
                 found.append(f"{name} has no state {value}")
+            if label == "reason" and not set(value.split("|")) <= set(Refusal):
+                found.append(f"{name} has no reason {value}")
             if label == "le" and f'le="{value}"' not in render(reading(bot=entry()))[0].decode():
                 found.append(f"{name} has no bucket {value}")
     return found
@@ -116,6 +119,7 @@ def mistakes(expression: str) -> list[str]:
         ("rate(process_made_up_total[1m])", "process_made_up_total"),
         ('holdfast_account_up{colour="red"}', "holdfast_account_up has no label colour"),
         ('holdfast_account_state{state="fatal|dead"}', "holdfast_account_state has no state"),
+        ('holdfast_web_refused_total{reason="bored"}', "has no reason bored"),
         ('holdfast_detection_seconds_bucket{le="60.0"}', "has no bucket 60.0"),
     ],
 )
