@@ -26,7 +26,7 @@ from holdfast.lab.simulators.telegram import TelegramSimulator
 from holdfast.lab.stage import Stage
 from holdfast.messages import Outbound, Receipt
 from holdfast.platforms import find
-from holdfast.secrets import Redaction, redaction_of, resolve
+from holdfast.secrets import KeyringLocked, Redaction, redaction_of, resolve
 from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Cause, Kind
 from tests.theatre import theatre, toml
@@ -61,6 +61,10 @@ def no_backend(service: str, name: str) -> str | None:
     raise RuntimeError("No recommended backend was available")
 
 
+def locked(service: str, name: str) -> str | None:
+    raise KeyringLocked
+
+
 def no_library(service: str, name: str) -> str | None:
     raise ImportError(name)
 
@@ -71,6 +75,7 @@ def no_library(service: str, name: str) -> str | None:
         ({"keyring": "bot"}, None, "'bot' names no keyring entry (write { keyring"),
         ({"keyring": "holdfast/"}, None, "names no keyring entry"),
         ({"keyring": "holdfast/bot"}, no_backend, "can not be read: RuntimeError (a service has"),
+        ({"keyring": "holdfast/bot"}, locked, "the system keyring is locked (unlock it; a service"),
         ({"keyring": "holdfast/bot"}, no_library, "pip install 'holdfast[keyring]'"),
         ({"keyring": "holdfast/bot"}, lambda *_: None, "(run: keyring set holdfast bot)"),
         ({"keyring": "holdfast/bot"}, lambda *_: "", "empty: keyring entry holdfast/bot"),
@@ -96,12 +101,12 @@ def test_a_keyring_that_waits_for_somebody_is_not_waited_for(
     monkeypatch.setattr("holdfast.secrets.KEYRING_LIMIT", 0.01)
     unlocked = threading.Event()
 
-    def locked(service: str, name: str) -> str:
+    def waiting(service: str, name: str) -> str:
         unlocked.wait(60)
         return ""
 
     with pytest.raises(ConfigError, match=r"did not answer within 0\.01 s \(unlock it"):
-        resolve({"keyring": "holdfast/bot"}, "here", tmp_path, keyring=locked)
+        resolve({"keyring": "holdfast/bot"}, "here", tmp_path, keyring=waiting)
     unlocked.set()
 
 

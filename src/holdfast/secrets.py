@@ -51,6 +51,10 @@ Keyring = Callable[[str, str], str | None]
 """Asks the system keyring for the password of a service and a name; None when it has none."""
 
 
+class KeyringLocked(Exception):
+    """Nobody has unlocked the system keyring."""
+
+
 def resolve(
     value: Any,
     where: str,
@@ -106,6 +110,9 @@ def _from_keyring(entry: str, where: str, ask: Keyring) -> str:
     except NoAnswer:
         problem = f"the system keyring did not answer within {KEYRING_LIMIT:g} s"
         raise ConfigError(where, problem, f"unlock it; {elsewhere}") from None
+    except KeyringLocked:
+        problem = "the system keyring is locked"
+        raise ConfigError(where, problem, f"unlock it; {elsewhere}") from None
     except Exception as error:
         # The library's own errors are known only where it is installed.
         problem = f"the system keyring can not be read: {type(error).__name__}"
@@ -118,8 +125,12 @@ def _from_keyring(entry: str, where: str, ask: Keyring) -> str:
 
 def _system_keyring(service: str, name: str) -> str | None:
     import keyring
+    import keyring.errors
 
-    return keyring.get_password(service, name)
+    try:
+        return keyring.get_password(service, name)
+    except keyring.errors.KeyringLocked as error:
+        raise KeyringLocked from error
 
 
 # -- what hides them ------------------------------------------------------------------------------
