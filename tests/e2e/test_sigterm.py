@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import LIMIT, PLATFORMS, answers
+from tests.e2e.process import LIMIT, PLATFORMS, PROMISE, answers
 from tests.e2e.scene import scene, warm_up
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -60,6 +61,24 @@ async def test_sigterm_in_a_long_back_off(platform: str, tmp_path: Path) -> None
             assert entry.next_retry_at is not None
             assert entry.next_retry_at - entry.since > 100.0
             await play.stops(gateway)
+        await play.answers_after_a_restart("hello")
+
+
+async def test_sigterm_without_a_free_descriptor(tmp_path: Path) -> None:
+    """The last status can not be written and the loop not closed: it still leaves as one that did
+    what it was told."""
+    async with scene(tmp_path, "telegram") as play:
+        await warm_up(play)
+        async with play.home.running() as gateway:
+            await gateway.connected()
+            _, hard = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (0, hard))
+            stopped = await gateway.terminate()
+            assert stopped.code == 0, gateway.stderr
+            assert stopped.seconds < PROMISE
+            assert "status file not written" in gateway.stderr
+            assert "Traceback" not in gateway.stderr
+        play.say("hello")
         await play.answers_after_a_restart("hello")
 
 

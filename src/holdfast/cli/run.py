@@ -41,8 +41,21 @@ def run(args: argparse.Namespace) -> int:
     """``holdfast run``."""
     redaction = logs.set_up(args.log_level, args.log_format)
     factory = None if args.no_uvloop else _uvloop()
-    with asyncio.Runner(loop_factory=factory) as runner:
+    runner = asyncio.Runner(loop_factory=factory)
+    try:
         return runner.run(serve(args.config, redaction))
+    finally:
+        _close(runner)
+
+
+def _close(runner: asyncio.Runner) -> None:
+    """Close the loop if that can be done: how the gateway has ended is no longer at stake."""
+    try:
+        runner.close()
+    except (OSError, RuntimeError) as error:
+        # uvloop runs a last time for that, with a pair of sockets of its own. Where no descriptor
+        # is free it says only that it runs; why is the error before. The process's end closes all.
+        log.warning("event loop not closed error=%r", error.__context__ or error)
 
 
 def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
