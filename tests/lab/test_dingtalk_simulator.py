@@ -296,6 +296,29 @@ async def test_half_open_answers_nothing() -> None:
         assert not sim.listening()
 
 
+async def test_a_connection_that_leaves_a_ping_unanswered_gets_nothing_while_another_is_there() -> (
+    None
+):
+    async with platform() as (sim, raw):
+        sim.ping_interval = 20.0
+        silent, link = await raw.live(), await raw.live()
+        for _ in range(3):  # the silent one's first is answered, its second is overdue by the third
+            ping = await link.next(timeout=25)
+            await link.ack(ping, data=ping["data"])
+            if sim.count("beat") == 1:
+                ping = await silent.next()
+                await silent.ack(ping, data=ping["data"])
+        for n in range(20):
+            sim.say(str(n))
+        assert facts(sim, "pushed", "n") == [2] * 20
+        pings = [await silent.next(), await silent.next()]
+        await silent.ack(pings[-1], data=pings[-1]["data"])
+        await sim.until(lambda: sim.count("beat") == 5)
+        for n in range(20):
+            sim.say(str(n))
+        assert set(facts(sim, "pushed", "n")[20:]) == {1, 2}
+
+
 async def test_mute_is_a_zombie_that_pongs() -> None:
     async with platform() as (sim, raw):
         link = await raw.live()

@@ -190,11 +190,13 @@ class Gateway:
             link.timers.append(loop.call_later(self._lab.ping_interval, self.ping, link))
 
     def ping(self, link: Link) -> None:
-        """A SYSTEM ping. Leaving it unanswered has no consequence: none is documented."""
+        """A SYSTEM ping. Leaving it unanswered ends nothing: no such thing is documented."""
         message_id, opaque = rules.new_message_id(), secrets.token_hex(4)
-        link.pings = {message_id: opaque}
-        data = {"opaque": opaque}
+        link.overdue = bool(link.pings)
+        link.pings = {}
         if self._lab.faults.take("no_ping") is None:
+            link.pings[message_id] = opaque
+            data = {"opaque": opaque}
             link.send(compact(rules.frame("SYSTEM", "ping", data, messageId=message_id)))
         self._schedule_ping(link)
 
@@ -214,6 +216,7 @@ class Gateway:
         if ack is None:
             self._lab.note("bad-frame", n=link.number)
         elif (opaque := link.pings.pop(ack.message_id, None)) is not None:
+            link.overdue = False
             if ack.data.get("opaque") == opaque:
                 self._lab.note("beat", n=link.number, kind="system")
         elif (push := link.unacked.get(ack.message_id)) is not None:
@@ -268,12 +271,13 @@ class Gateway:
     def _pick(self, push: Push, but: Link | None = None) -> Link | None:
         """A link that subscribed to the topic.
 
-        A half-open link is picked only if there is no other: how soon the platform notices one is
-        undocumented, and a dead socket must not swallow what a new connection could carry.
+        A half-open link, or one that left a ping unanswered, is picked only if there is no other:
+        how soon the platform notices one is undocumented, and a dead socket must not swallow what a
+        new connection could carry.
         """
         topic = push.type, "*" if push.type == "EVENT" else push.topic
         able = [k for k in self.links if k.live and k is not but and topic in k.subscriptions]
-        able = [k for k in able if not k.frozen] or able
+        able = [k for k in able if not (k.frozen or k.overdue)] or able
         return self._lab.dice.choice(able) if able else None
 
     def _give(self, link: Link, push: Push) -> None:

@@ -70,6 +70,9 @@ class Link:
         self.frozen = self.closing = False
         self.unacked: dict[str, Push] = {}
         self.pings: dict[str, str] = {}
+        """The newest ping, until it is answered."""
+        self.overdue = False
+        """The ping before was never answered."""
         self.timers: list[asyncio.TimerHandle] = []
         self._transport = request.transport
         self._outbox: asyncio.Queue[str | Fragments | Bye] = asyncio.Queue(OUTBOX)
