@@ -14,6 +14,7 @@ import pytest
 
 from holdfast.adapter import AdapterError, Continuity, Link
 from holdfast.errors import StoreError
+from holdfast.gateway.account import GAP_LEAD
 from holdfast.lab.faults.relay import Relay
 from holdfast.messages import Inbound
 from holdfast.store.protocol import Received
@@ -204,8 +205,34 @@ async def test_a_gap_begins_at_the_last_working_login_whatever_failed_logins_say
         await bot.account.until(lambda v: v.generation == 6 and v.state is State.LIVE)
         assert bot.account.clock() - lost > 5
     (gap,) = await store.gaps("bot")
-    assert gap.since == pytest.approx(lost, abs=1)
-    assert gap.until - gap.since > 5
+    assert gap.since == pytest.approx(lost - GAP_LEAD, abs=1)
+    assert gap.until - lost > 5
+
+
+async def test_a_gap_begins_before_the_first_message_that_could_not_be_stored() -> None:
+    """Whatever the connection proves afterwards, the platform does not say it again."""
+
+    class Full(MemoryStore):
+        async def receive(self, *args: Any, **more: Any) -> list[Received]:
+            await asyncio.sleep(20)  # a disk that takes its time to fail
+            raise StoreError("store_full", "the disk is full")
+
+    store = Full()
+    loop = asyncio.get_running_loop()
+    async with Aviary(beat=5.0) as aviary, running(Parrot, aviary.config, store=store) as bot:
+        bot.account.clock = lambda: 1e9 + loop.time()
+        await bot.connected()
+        await asyncio.sleep(20)
+        said = bot.account.clock()
+        with pytest.raises(StoreError):
+            await bot.account.accept((Inbound(id="1", chat="c", sender="u", text="x"),), {})
+        proof = bot.account.view().last_proof
+        assert proof is not None
+        assert bot.account.wall(proof) > said + GAP_LEAD
+        await aviary.talks[-1].close()
+        await alive(bot, 2)
+    (gap,) = await store.gaps("bot")
+    assert said - 10 < gap.since < said < gap.until
 
 
 class Crash(MemoryStore):

@@ -39,6 +39,10 @@ after a crash."""
 TRACEBACKS = 20
 """Distinct unclassified errors whose traceback is told; a loop of them must not fill the disk."""
 
+GAP_LEAD = 5.0
+"""Seconds by which a gap begins before the last proof of life: what was said then may have been on
+its way, and clocks differ."""
+
 SAMPLE = 200
 """Bytes kept of a message that could not be understood."""
 
@@ -131,6 +135,8 @@ class Account(Shell):
         self._was_ready = False
         self._deaf_since: float | None = None
         """Unix seconds since which the last connection has lived without delivering."""
+        self._unstored_since: float | None = None
+        """Unix seconds of the first message of the last connection that could not be stored."""
         self._wanted = False
         self._remembered_at = float("-inf")
         self._background: set[asyncio.Task[None]] = set()
@@ -178,7 +184,7 @@ class Account(Shell):
     def _told(self, report: Report) -> None:
         if report.view.state is State.CONNECTING:
             self._proof_before, self._was_ready = self._last_proof(), False
-            self._deaf_since = self._ready_at = None
+            self._deaf_since = self._unstored_since = self._ready_at = None
         if report.view.state in (State.LIVE, State.BACKOFF, State.BLOCKED):
             self._spawn(self._remember(), "remember")
         self._on_report(self, report)
@@ -210,6 +216,7 @@ class Account(Shell):
         await asyncio.shield(intake)
 
     async def _take_in(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
+        began = self.clock()
         dropped = self._passed_over(messages)
         wanted = [message for message in messages if message.id not in dropped]
         begun = self.handlers.expect(wanted)
@@ -222,6 +229,10 @@ class Account(Shell):
                 rows = [row for row in new if row.state is not InboxState.DROPPED]
                 self.passed_over += len(new) - len(rows)
                 self._on_received(self, rows)
+        except StoreError:
+            if messages and self._unstored_since is None:
+                self._unstored_since = began
+            raise
         finally:
             await self.handlers.settle(wanted, begun, new)
 
@@ -283,9 +294,9 @@ class Account(Shell):
         self.post(Refused(cause))
 
     def missed(self, reason: str, since: float | None) -> None:
-        """Report a gap; by default from the last proof of life of the connection before."""
-        if since is None:
-            since = self._proof_before
+        """Report a gap; by default from before the last proof of life of the connection before."""
+        if since is None and self._proof_before is not None:
+            since = self._proof_before - GAP_LEAD
         if since is None:
             since = self.wall(self.view().since)
         until = self.clock() + self.adapter.traits.gap_tail
@@ -327,7 +338,8 @@ class Account(Shell):
         proof = self.view().last_proof
         if not self._was_ready or proof is None:
             return self._proof_before
-        return self.wall(proof) if self._deaf_since is None else self._deaf_since
+        bounds = (self.wall(proof), self._deaf_since, self._unstored_since)
+        return min(bound for bound in bounds if bound is not None)
 
     # -- memory over restarts -----------------------------------------------------------------
 
