@@ -56,8 +56,8 @@ class Seat:
         self.waiting: set[tuple[str, str]] = set()
         self.gaps: list[tuple[float, float]] = []
         """As published, Unix seconds."""
-        self.healed_at = 0.0
-        """When the last fault was healed, Unix seconds."""
+        self.excused_until = 0.0
+        """Unix seconds: what was said before may be in a reported gap instead of answered."""
         self._read = 0
         self._shut = False
         """Nothing passes, over old connections or new ones."""
@@ -105,11 +105,11 @@ class Seat:
 
     def owed(self, chat: str | None = None) -> int:
         """Messages, of one chat or of all, that must be answered: only what was said before the
-        last healing may be in a gap instead."""
+        last healing, or has been accounted for, may be in a gap instead."""
+        waiting = [one for one in self.said if (one.chat, one.token) in self.waiting]
         return sum(
-            chat in (None, asked.chat) and not (asked.at <= self.healed_at and self._missing(asked))
-            for asked in self.said
-            if (asked.chat, asked.token) in self.waiting
+            chat in (None, one.chat) and not (one.at <= self.excused_until and self._missing(one))
+            for one in waiting
         )
 
     def _missing(self, asked: Question) -> bool:
@@ -289,7 +289,7 @@ class Scene:
             seat.heal()
             seat.simulator.faults.clear()
             seat.profile.mend(seat.simulator)
-            seat.healed_at = self.wall()
+            seat.excused_until = self.wall()
             for fault in seat.record.faults:
                 fault.healed = self.now() if fault.healed is None else fault.healed
         self._news = self.now()

@@ -197,6 +197,8 @@ def accounted_for(within: float = ANSWER) -> Step:
         if not await scene.until(done, within + repeats):
             left = sum(seat.unaccounted() for seat in scene.seats.values())
             scene.object(Late(f"{left} messages neither answered nor reported within {within:g} s"))
+        for seat in scene.seats.values():  # what is reported missing is not asked for again
+            seat.excused_until = scene.wall()
 
     return _step(f"everything is answered or reported missing within {within:g} s", do)
 

@@ -119,6 +119,8 @@ class Lives:
 
     async def start(self) -> None:
         """See `Running`; nothing happens when it runs."""
+        if self.census() == Left():
+            await self.process.kill9()  # it has ended, and only its parent does not know yet
         if not self.process.alive:
             self._look_back()
             charge, self._charge = self._charge, None
