@@ -21,6 +21,7 @@ import pytest
 
 from holdfast.cli import main
 from holdfast.lab.cast import CAST
+from holdfast.lab.compare import OTHERS
 from holdfast.lab.engine import Outcome, run
 from holdfast.lab.judge import judge_ending
 from holdfast.lab.mode import Ability, Clock, Expect, Group, Mode
@@ -31,11 +32,11 @@ from holdfast.lab.stage import Stage
 from holdfast.lab.steps import answered, connected, say, wait
 from holdfast.lab.subjects import Left, Reading
 from holdfast.lab.subjects.peers import Lives, Peer, State, environment, hermes_state
-from holdfast.lab.subjects.registry import HOLDFAST, SUBJECTS, subject
+from holdfast.lab.subjects.registry import HOLDFAST, subject
 from tests.gateway.tools import until
 
 ROOT = Path(__file__).parents[2]
-PEERS = sorted(name for name in SUBJECTS if name != HOLDFAST)
+PEERS = sorted(OTHERS)
 
 ECHO = """
 import json, os, time, urllib.request
