@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bench.serving import serving
 from holdfast import adapter as contract
 from holdfast.adapter import Adapter, Continuity, Disconnect, Health, Link, Liveness, Tools, Traits
 from holdfast.config import AccountConfig, Config, GatewaySettings, WebSettings
@@ -110,14 +111,7 @@ async def crowd(directory: Path, count: int, **web: Any) -> AsyncIterator[Crowd]
     gateway = Gateway(config, MemoryStore())
     history = History(directory / FILE_NAME)
     server = HttpServer(gateway, history, settings=WebSettings(**{"listen": "127.0.0.1:0", **web}))
-    async with contextlib.AsyncExitStack() as stack:
-        await history.start()
-        stack.push_async_callback(history.stop)
-        gateway.listeners.append(history.report)
-        await gateway.start()
-        stack.push_async_callback(gateway.stop)
-        await server.start()
-        stack.push_async_callback(server.stop)
+    async with serving(gateway, history, server):
         found = Crowd(gateway, server)
         for name in accounts:
             await found.until(name, Published.CONNECTED)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import cProfile
 import dataclasses
 import json
@@ -22,6 +21,7 @@ from typing import ClassVar
 
 from bench.floor import on_line
 from bench.road_platform import loop_factory
+from bench.serving import serving
 from holdfast.adapter import Traits
 from holdfast.adapters import BUILT_IN
 from holdfast.adapters.mattermost import Mattermost
@@ -80,14 +80,7 @@ async def serve(config: Config, profile: Path | None) -> None:
     gateway = Gateway(config, store)
     history = History(config.state_dir / FILE_NAME)
     server = HttpServer(gateway, history)
-    async with contextlib.AsyncExitStack() as stack:
-        await history.start()
-        stack.push_async_callback(history.stop)
-        gateway.listeners.append(history.report)
-        await gateway.start()
-        stack.push_async_callback(gateway.stop)
-        await server.start()
-        stack.push_async_callback(server.stop)
+    async with serving(gateway, history, server):
         async with asyncio.timeout(CONNECT_LIMIT):
             for desk in gateway.desks.values():
                 await desk.account.until(lambda view: view.published is Published.CONNECTED)
