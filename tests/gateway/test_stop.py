@@ -15,15 +15,18 @@ from aiohttp import web
 from holdfast.adapter import AdapterError, Continuity, Link
 from holdfast.gateway.dns import Resolver
 from holdfast.gateway.gateway import Gateway
+from holdfast.gateway.notify import ServiceManager
 from holdfast.lab.faults.backlog import FullBacklog
 from holdfast.lab.faults.dns import LabResolver
 from holdfast.messages import Inbound, Reply
-from holdfast.store.protocol import InboxState, OutboxState
+from holdfast.observe import status
+from holdfast.store.protocol import InboxState, OutboxState, Owed
 from holdfast.supervision import Cause, Kind, Published, State
 from holdfast.testing import MemoryStore
-from tests.gateway.house import house, parrot, reach
+from tests.gateway.house import config, house, parrot, reach
 from tests.gateway.parrot import Aviary, Parrot, Talk, closes, mute
 from tests.gateway.tools import census, now, until
+from tests.theatre import NoWatchdog
 
 Situation = Callable[[Path, MemoryStore], contextlib.AbstractAsyncContextManager[Gateway]]
 """Brings a gateway's account "bot" into a state, and holds it there."""
@@ -323,3 +326,30 @@ async def test_a_store_that_can_not_be_read_at_the_start_leaves_nothing(tmp_path
         async with house(tmp_path, parrot("bot", "http://127.0.0.1:9"), store=Unreadable()):
             raise AssertionError
     assert await census() == before
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def owed(self, account: str) -> list[Owed]:
+            asked.set()
+            await asyncio.Event().wait()
+            return []
+
+    async with Aviary() as aviary:
+        before = asyncio.all_tasks()
+        gateway = Gateway(
+            config(tmp_path, parrot("bot", aviary.config["url"])),
+            Slow(),
+            service=ServiceManager({}),
+            watchdog=NoWatchdog(),
+        )
+        starting = asyncio.create_task(gateway.start())
+        await asked.wait()
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        left = asyncio.all_tasks() - before
+        assert left == set()
+    assert status.read(tmp_path / "state" / status.FILE_NAME).accounts["bot"].state == "stopped"

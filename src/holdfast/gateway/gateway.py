@@ -143,21 +143,28 @@ class Gateway:
 
         Raises ConfigError for an agent that can not be loaded or a credential used twice (its
         AccountInUse: by another process), and StoreError when the journal can not be read.
+        Whatever ends it early, cancelling too, stops what has begun.
         """
         desks = [self._build(account) for account in self.config.accounts.values()]
         self._check_identities(desks)
         self.desks.update({desk.config.name: desk for desk in desks})
+        try:
+            await self._begin(desks)
+        except BaseException:  # cancelled, too: nobody else knows what has begun
+            await self.stop()
+            raise
+        self._service.send("READY=1", f"STATUS={self.summary()}")
+
+    async def _begin(self, desks: Sequence[Desk]) -> None:
         await self.alerting.start()
         self._reachability.start(self.network_changed)
         self._status.start()
         self.watchdog.start()
         self._pulse = asyncio.create_task(self._beat(), name="gateway pulse")
         opened = await asyncio.gather(*(self._open(desk) for desk in desks), return_exceptions=True)
-        errors = [error for error in opened if error is not None]
-        if errors:
-            await self.stop()
-            raise errors[0]
-        self._service.send("READY=1", f"STATUS={self.summary()}")
+        for error in opened:
+            if error is not None:
+                raise error
 
     async def stop(self) -> None:
         """Stop every account within 5 s, write the last status, close the journal."""
