@@ -13,7 +13,7 @@ from holdfast.gateway.claims import SPACE
 from holdfast.testing import run_virtual
 
 # Gateways that other tests run at this moment have nothing to do with ours.
-os.environ.setdefault(SPACE, uuid.uuid4().hex)
+os.environ[SPACE] = uuid.uuid4().hex  # of each worker, which inherits the one of its parent
 
 
 @pytest.hookimpl(tryfirst=True)
