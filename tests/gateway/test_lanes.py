@@ -482,3 +482,32 @@ async def test_a_defect_ends_a_lane_aloud_and_the_next_message_has_a_new_one(
     await table.quiet()
     assert table.mouth.texts() == ["hi"]
     await table.close()
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_a_process_that_ends_while_a_failed_message_waits_did_not_die_of_it(
+    stopped: bool,
+) -> None:
+    tries: list[int] = []
+
+    async def agent(message: Inbound, turn: Turn) -> list[Reply]:
+        tries.append(turn.attempt)
+        if len(tries) < 3:
+            raise RuntimeError("not yet")
+        return [Reply(text="at last")]
+
+    table = Table(agent=agent)
+    await table.hear("1")
+    await until(lambda: tries == [1, 2])
+    await asyncio.sleep(0.1)
+    assert [(r.state, r.attempts) for r in table.store.inbox.values()] == [(InboxState.RECEIVED, 2)]
+    if stopped:
+        await table.lanes.stop(1.0)
+    successor = Table(store=table.store, agent=agent)
+    successor.sender.connected(True)
+    await successor.recover()
+    await successor.quiet()
+    assert tries == [1, 2, 3]
+    assert successor.mouth.texts() == ["at last"]
+    await table.close()
+    await successor.close()

@@ -120,6 +120,13 @@ async def test_messages_that_an_agent_takes_at_once_are_stored_as_begun(tmp_path
         (InboxState.RECEIVED, 1),
         (InboxState.RECEIVED, 0),
     ]
+    assert await store.begin(rows[0].row) == 2
+    for _ in range(2):
+        await store.release(rows[0].row, failed=True)
+    assert [(r.state, r.attempts) for r in await store.unhandled("a")] == [
+        (InboxState.RECEIVED, 2),
+        (InboxState.RECEIVED, 0),
+    ]
     await store.close()
 
 

@@ -154,13 +154,13 @@ class Lanes:
             left = [lanes[task] for task in late if lanes[task].row in self._begun]
             await asyncio.gather(*map(self._release, left))
 
-    async def _release(self, row: Received) -> None:
-        """A handler that was stopped has not failed."""
+    async def _release(self, row: Received, *, failed: bool = False) -> None:
+        """An attempt is over without an answer; a handler that was stopped has not failed."""
         try:
             async with asyncio.timeout(1.0):
-                await self._store.release(row.row)
+                await self._store.release(row.row, failed=failed)
         except (StoreError, TimeoutError) as error:
-            log.warning("attempt counted account=%s error=%s", self._account, error)
+            log.warning("attempt left open account=%s error=%s", self._account, error)
 
     async def _lane(self, chat: str) -> None:
         lane = self._waiting[chat]
@@ -203,6 +203,8 @@ class Lanes:
                 await self._bury(row, self._reason(answers))
                 return
             self._begun.discard(row.row)
+            # Else a process that ends during the wait would seem to have died in the attempt.
+            await self._release(row, failed=True)
             await asyncio.sleep(min(RETRY_FIRST * 2 ** (tries - 1), 60.0))
 
     async def _place(self, row: Received) -> bool:

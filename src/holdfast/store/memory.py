@@ -103,12 +103,12 @@ class MemoryStore:
         self.inbox[row] = replace(old, state=InboxState.HANDLING, attempts=old.attempts + 1)
         return old.attempts + 1
 
-    async def release(self, row: int) -> None:
+    async def release(self, row: int, *, failed: bool = False) -> None:
         """See `Store.release`."""
         self._write()
         old = self.inbox[row]
         if old.state is InboxState.HANDLING:
-            attempts = max(0, old.attempts - 1)
+            attempts = old.attempts if failed else max(0, old.attempts - 1)
             self.inbox[row] = replace(old, state=InboxState.RECEIVED, attempts=attempts)
 
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:

@@ -324,8 +324,9 @@ class Store(Protocol):
     async def begin(self, row: int) -> int:
         """An agent takes the message: count and return the attempt, from 1."""
 
-    async def release(self, row: int) -> None:
-        """The agent was stopped, not failed: the attempt does not count."""
+    async def release(self, row: int, *, failed: bool = False) -> None:
+        """The attempt is over and the message waits for another one. What was stopped has not
+        failed, and does not count."""
 
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
         """The message is answered: mark it done and write the answers in one transaction."""
