@@ -8,6 +8,7 @@ import re
 import resource
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,7 +87,7 @@ class Planted(InProcess):
         gateway: Mapping[str, Any],
     ) -> AsyncIterator[House]:
         """See `Subject`."""
-        house = self._house(home, stages, policy, gateway)
+        house = self._house(home, stages, policy, gateway, Random(1).random)
         try:
             yield house
         finally:

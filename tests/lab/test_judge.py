@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from holdfast.lab.judge import (
     only_late,
 )
 from holdfast.lab.mode import AT_ONCE, SILENCE, Expect
+from holdfast.lab.profile import profile
 from holdfast.lab.record import Ending, Late, Moment, Record
 from holdfast.lab.subjects import Left
 from holdfast.store.protocol import Box
@@ -62,7 +64,7 @@ def played(
     return record
 
 
-def problems(record: Record, expect: Expect | None = None, **more: float) -> tuple[str, ...]:
+def problems(record: Record, expect: Expect | None = None, **more: Any) -> tuple[str, ...]:
     """What the judge finds."""
     return judge(record, expect or Expect(), **more).problems
 
@@ -244,8 +246,37 @@ def test_what_a_step_waited_for_in_vain_is_late_only_if_it_came_after_all() -> N
 
 
 def test_no_recovery_is_asked_for_before_the_platforms_first_wait() -> None:
-    assert problems(blip(back=15.0), first_wait=20.0) == ()
-    assert problems(blip(back=22.0), first_wait=20.0) == ("rst: back after 22.0 s, 20 are allowed",)
+    waits = profile("dingtalk").longest_wait
+    assert problems(blip(back=15.0), longest_wait=waits) == ()
+    late = problems(blip(back=22.0), longest_wait=waits)
+    assert late == ("rst: back after 22.0 s, 20 are allowed",)
+
+
+def test_a_fault_left_to_the_ladder_grants_the_step_it_may_have_come_to() -> None:
+    expect = Expect(recover=10.0, ladder=True)
+    waits = profile("dingtalk").longest_wait
+    minute = blip(healed=60.0, back=88.0)
+    assert problems(minute, expect, longest_wait=waits) == ()
+    assert problems(minute, longest_wait=waits) == ("rst: back after 88.0 s, 20 are allowed",)
+    late = problems(blip(healed=60.0, back=92.0), expect, longest_wait=waits)
+    assert late == ("rst: back after 92.0 s, 90 are allowed",)
+
+
+@pytest.mark.parametrize(
+    ("platform", "failing", "longest"),
+    [
+        ("slack", 0.0, 1.0),
+        ("slack", 1.0, 2.0),
+        ("slack", 60.0, 60.0),  # 64 by the ladder, but for its cap
+        ("dingtalk", 9.0, 20.0),
+        ("dingtalk", 60.0, 80.0),
+        ("dingtalk", 7_200.0, 300.0),
+    ],
+)
+def test_the_longest_wait_is_the_step_reached_by_the_shortest_ones(
+    platform: str, failing: float, longest: float
+) -> None:
+    assert profile(platform).longest_wait(failing) == longest
 
 
 def test_back_before_it_was_healed_took_no_time() -> None:

@@ -7,7 +7,7 @@ import difflib
 import json
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         _known(args.variant, variants, f"variant of {args.mode}")
     score = import_module("holdfast.lab.score")
     wanted = [
-        cell
+        replace(cell, run=args.seed)
         for cell in score.cells([args.subject], [args.mode], args.platform)
         if args.variant in (None, cell.variant)
     ]
@@ -160,12 +160,14 @@ def _ready(name: str) -> None:
     """Raises CommandFailed for a subject that there is not, or that can not be run here."""
     _known(name, _subjects(), "subject")
     clock = import_module("holdfast.lab.mode").Clock.REAL
-    if missing := _subjects()[name](clock).missing():
+    registry = import_module("holdfast.lab.subjects.registry")
+    if missing := registry.subject(name, clock).missing():
         raise CommandFailed(f"{name} can not be put to the test here", missing, Exit.USAGE)
 
 
 def _line(result: Result) -> str:
-    head = f"{result.mode} ({result.variant}) on {result.platform}, {result.subject}: "
+    which = f", run {result.run}" if result.run > 1 else ""
+    head = f"{result.mode} ({result.variant}) on {result.platform}, {result.subject}{which}: "
     told = "; ".join(result.reasons)
     return head + result.outcome + (f": {told}" if told else "") + f" [{result.took_s:g} s]"
 

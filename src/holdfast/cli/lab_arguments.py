@@ -20,6 +20,13 @@ def add(sub: argparse.ArgumentParser, verb: str) -> None:
             _platforms(sub)
             sub.add_argument("--subject", default="holdfast", metavar="NAME", help=SUBJECT_HELP)
             sub.add_argument("--variant", metavar="NAME", help="only this one (default: all)")
+            sub.add_argument(
+                "--seed",
+                type=int,
+                default=1,
+                metavar="N",
+                help="draw what is left to chance as the N-th run of `score` does (default: 1)",
+            )
         case "score":
             _platforms(sub)
             sub.add_argument(

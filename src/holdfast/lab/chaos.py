@@ -132,7 +132,7 @@ async def _play(
 ) -> None:
     async with _stages(platforms) as stages:
         seats = {name: Seat(stage, profile(name)) for name, stage in stages.items()}
-        chosen = subject(HOLDFAST, clock)
+        chosen = subject(HOLDFAST, clock, run.seed)
         async with chosen.run(home, stages, policy={}, gateway={}) as running:
             scene = Scene(CHAOS, seats, running, clock=clock, every=WATCH)
             before, began = running.census(), scene.now()

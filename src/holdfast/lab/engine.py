@@ -142,7 +142,7 @@ async def _play(
                 accidents=running.accidents(),
             )
     verdicts = [
-        judge(seat.record, mode.expect, mode.expect.silence or found.silence, found.first_wait)
+        judge(seat.record, mode.expect, mode.expect.silence or found.silence, found.longest_wait)
         for seat in seats.values()
     ]
     problems = [problem for verdict in verdicts for problem in verdict.problems]

@@ -8,7 +8,7 @@ in a minute; the subject stops within five seconds and leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,9 +58,13 @@ class Verdict:
 
 
 def judge(
-    record: Record, expect: Expect, silence: float = SILENCE, first_wait: float = 0.0
+    record: Record,
+    expect: Expect,
+    silence: float = SILENCE,
+    longest_wait: Callable[[float], float] = lambda failing: 0.0,
 ) -> Verdict:
-    """Judge one account. No recovery is asked for sooner than the platform's ``first_wait``."""
+    """Judge one account. ``longest_wait``: see `Profile`; no recovery is asked for sooner than the
+    platform's first wait, as after a fault that is healed at once."""
     assert record.history is not None, "a record is judged when the play is over"
     found = check(record.history)
     figures = Figures(
@@ -86,7 +90,7 @@ def judge(
     if (most := most_opens(record.opens, window)) > limit:
         problems.append(f"{most} attempts within {window:g} s, {limit} are allowed")
     for fault in record.faults:
-        problems += _of(fault, expect, record, first_wait)
+        problems += _of(fault, expect, record, longest_wait)
     if expect.undisturbed:
         problems += _disturbances(record)
     if expect.kinds:
@@ -147,7 +151,9 @@ def _present(record: Record, since: float) -> float:
     return max([since, *(end for began, end in record.absences if end > since)])
 
 
-def _of(fault: Fault, expect: Expect, record: Record, first_wait: float) -> Iterator[str]:
+def _of(
+    fault: Fault, expect: Expect, record: Record, longest_wait: Callable[[float], float]
+) -> Iterator[str]:
     if expect.detect is not None and record.publishes:
         took = fault.detection
         if took is None:
@@ -159,7 +165,11 @@ def _of(fault: Fault, expect: Expect, record: Record, first_wait: float) -> Iter
         if took is None:
             waited = record.ended - fault.healed
             yield f"{fault.name}: not back {waited:.0f} s after it was healed"
-        elif took > (allowed := max(expect.recover, first_wait)) + SLACK:
+            return
+        allowed = max(expect.recover, longest_wait(0.0))
+        if expect.ladder:
+            allowed = expect.recover + longest_wait(fault.healed - fault.began)
+        if took > allowed + SLACK:
             yield Late(f"{fault.name}: back after {took:.1f} s, {allowed:g} are allowed")
 
 

@@ -155,6 +155,9 @@ class Expect:
     """Seconds for which `connected` may be a lie; None: the platform's silence limit."""
     recover: float | None = BACK
     """Seconds from a fault's healing until connected and listening again; None: it need not."""
+    ladder: bool = False
+    """No probe can see the end of the fault, so the back-off decides when the next attempt is made:
+    what the platform's may have come to by then is granted beside ``recover``."""
     undisturbed: bool = False
     """The account stays connected by one and the same connection all the time."""
     kinds: frozenset[str] = frozenset()

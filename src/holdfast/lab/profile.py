@@ -75,6 +75,14 @@ class Profile:
             names = ", ".join(sorted(play.name for play in both | neither))
             raise ValueError(f"{self.platform} must either play or decline: {names}")
 
+    def longest_wait(self, failing: float) -> float:
+        """Seconds of the longest back-off that may be running after so many of failed attempts."""
+        step, begun = self.first_wait, 0.0
+        # Each step at its shortest: jitter takes up to half of it.
+        while step < self.cap and (begun := begun + step / 2) <= failing:
+            step = min(self.cap, 2 * step)
+        return step
+
     def unhurried(self) -> Profile:
         """The platform as it is for others, where the lab shortens none of its waits."""
         own = self.own_redelivery

@@ -38,6 +38,7 @@ class Cell:
     platform: str
     subject: str
     run: int = 1
+    """Which of several it is. Simulated plays draw their jitter by it."""
 
 
 def cells(
@@ -74,7 +75,7 @@ def play(cell: Cell) -> Result:
 
 def subject_of_cell(cell: Cell) -> Subject:
     """Whom a cell is played with."""
-    return subject_of(cell.subject, MODES[cell.mode].clock_of(cell.variant))
+    return subject_of(cell.subject, MODES[cell.mode].clock_of(cell.variant), cell.run)
 
 
 def _quiet() -> None:

@@ -42,10 +42,6 @@ EXPIRY: Final = 30.0
 """Seconds for which the platform holds a former session (`Play.LINGERING`)."""
 
 
-CAP: Final = 60.0
-"""Seconds of the longest back-off: nothing tells a process that it may open more again."""
-
-
 def _starved(*, fault: bool) -> Steps:
     """The descriptors run out while the connection is down: it can not have its own back."""
     return (
@@ -151,7 +147,8 @@ MODES = (
             ),
         },
         policy=LIVELY,
-        expect=Expect(recover=CAP),
+        # Nothing tells a process that it may open descriptors again.
+        expect=Expect(recover=10.0, ladder=True),
         why="the kernel gives no descriptor to a process, and another one has limits of its own",
         real=frozenset({"no descriptor is left"}),
     ),

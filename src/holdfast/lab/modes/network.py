@@ -45,9 +45,6 @@ from holdfast.lab.steps_world import (
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 
-CAP: Final = 60.0
-"""Seconds of the longest back-off; an end of trouble that no probe can see is met by its end."""
-
 PROMPT: Final = 5.0
 """Seconds in which news of the clocks or of the kernel must be in the status."""
 
@@ -186,7 +183,7 @@ MODES = (
             "knows no WebSockets": _bad_proxy("strip"),
         },
         tls=("a tunnel", "the environment's", "refuses", "hangs after CONNECT"),
-        expect=Expect(recover=CAP + 10.0),
+        expect=Expect(recover=10.0, ladder=True),
     ),
     Mode(
         id="network-path-change",
@@ -317,7 +314,7 @@ MODES = (
         group=Group.NETWORK,
         what="A portal or firewall answers with a page where JSON or a WebSocket is expected.",
         variants={f"status {status}": _page(status) for status in (200, 403, 502)},
-        expect=Expect(detect=SILENCE, recover=CAP + 10.0),
+        expect=Expect(detect=SILENCE, recover=10.0, ladder=True),
         quick=True,
     ),
     Mode(

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import resource
 import ssl
 import time
@@ -43,7 +44,7 @@ PULSE = 5.0
 
 
 class InProcess:
-    """Holdfast on the running loop's clock. See `Subject`."""
+    """Holdfast on the running loop's clock, its jitter drawn by a seed. See `Subject`."""
 
     name = "holdfast"
     version = __version__
@@ -70,6 +71,9 @@ class InProcess:
     stop_limit = STOP
     hurried = True
 
+    def __init__(self, seed: int = 1) -> None:
+        self.seed = seed
+
     def missing(self) -> str | None:
         """See `Subject`."""
         return None
@@ -84,7 +88,7 @@ class InProcess:
         gateway: Mapping[str, Any],
     ) -> AsyncIterator[House]:
         """See `Subject`."""
-        house = House(home, stages, policy, gateway)
+        house = House(home, stages, policy, gateway, random.Random(self.seed).random)
         with _logged(house), _environment():
             try:
                 yield house
@@ -104,7 +108,9 @@ class House:
         stages: Mapping[str, Stage],
         policy: Mapping[str, Any],
         gateway: Mapping[str, Any],
+        rand: Callable[[], float],
     ) -> None:
+        self._rand = rand
         self.on_change: Callable[[], None] = lambda: None
         self.resolver = LabResolver({NAME: ("127.0.0.1",)})
         self.gateway: Gateway | None = None
@@ -133,6 +139,7 @@ class House:
             config,
             store,
             resolver=self.resolver,
+            rand=self._rand,
             clock=self.clock,
             suspend=SuspendDetector(self._boot, asyncio.get_running_loop().time),
             tls=self._trusted(),

@@ -25,15 +25,15 @@ class UnknownSubject(KeyError):
         return str(self.args[0])
 
 
-def _holdfast(clock: Clock) -> Subject:
-    return InProcess() if clock is Clock.SIMULATED else AsProcess()
+def _holdfast(clock: Clock, seed: int) -> Subject:
+    return InProcess(seed) if clock is Clock.SIMULATED else AsProcess()
 
 
-def _process(clock: Clock) -> Subject:
+def _process(clock: Clock, seed: int) -> Subject:
     return AsProcess(PROCESS)
 
 
-def _sdk(package: str, platform: str, clock: Clock) -> Subject:
+def _sdk(package: str, platform: str, clock: Clock, seed: int) -> Subject:
     return Peer(f"sdk:{package}", frozenset({platform}))
 
 
@@ -49,28 +49,32 @@ SDKS: Final = {
 """Package -> the platform it speaks."""
 
 
-def _hermes(clock: Clock) -> Subject:
+def _hermes(clock: Clock, seed: int) -> Subject:
     spoken = frozenset({"discord", "feishu", "mattermost", "qqbot", "telegram"})
     return Peer("hermes-agent", spoken, state=hermes_state)
 
 
-def _astrbot(clock: Clock) -> Subject:
+def _astrbot(clock: Clock, seed: int) -> Subject:
     return Peer("astrbot", frozenset({"feishu", "telegram"}))
 
 
-SUBJECTS: Mapping[str, Callable[[Clock], Subject]] = {
+SUBJECTS: Mapping[str, Callable[[Clock, int], Subject]] = {
     HOLDFAST: _holdfast,
     PROCESS: _process,
     **{f"sdk:{name}": partial(_sdk, name, platform) for name, platform in SDKS.items()},
     "hermes-agent": _hermes,
     "astrbot": _astrbot,
 }
-"""Name -> the subject for a mode of that clock."""
+"""Name -> the subject for a mode of that clock, and a seed."""
 
 
-def subject(name: str, clock: Clock) -> Subject:
-    """The subject of a name, for a mode of that clock. Raises UnknownSubject."""
+def subject(name: str, clock: Clock, seed: int = 1) -> Subject:
+    """The subject of a name, for a mode of that clock. Raises UnknownSubject.
+
+    ``seed``: of what it leaves to chance, if that is in the lab's hands: on the real clock nothing
+    repeats itself exactly.
+    """
     if name not in SUBJECTS:
         known = ", ".join(sorted(SUBJECTS))
         raise UnknownSubject(f"there is no subject {name!r}; there are: {known}")
-    return SUBJECTS[name](clock)
+    return SUBJECTS[name](clock, seed)
