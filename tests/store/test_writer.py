@@ -49,6 +49,25 @@ async def test_what_arrives_during_a_commit_shares_the_next_one(tmp_path: Path) 
     await store.close()
 
 
+async def test_what_those_it_wakes_write_at_once_shares_the_next_commit_too(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "j.db")
+    gate = Gate(store)
+
+    async def woken() -> None:
+        await gate.done
+        for _ in range(3):  # as from the end of one burst of frames to the next
+            await asyncio.sleep(0)
+        await store.remember("a", "next", b"x")
+
+    writing = asyncio.ensure_future(woken())
+    waiting = asyncio.ensure_future(store.remember("a", "before", b"x"))
+    await arrived(store, 1)
+    await gate.open()
+    await asyncio.gather(writing, waiting)
+    assert store.counters.commits == 2
+    await store.close()
+
+
 async def test_a_commit_that_hangs_holds_up_neither_questions_nor_the_loop(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "j.db")
     [row] = await store.receive("a", [inbound("1")], None)
@@ -125,6 +144,7 @@ async def test_only_a_group_that_must_be_undone_is_begun_again(tmp_path: Path) -
         return await store._write(operation)
 
     async def together(*writes: Any) -> list[Any]:
+        await store.custody.writer.drain()
         gate = Gate(store)
         await asyncio.sleep(0)
         results = asyncio.gather(*writes, return_exceptions=True)
