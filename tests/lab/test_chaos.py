@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from holdfast.lab.cast import CAST
 from holdfast.lab.chaos import chaos, slope
 from holdfast.lab.chaos_plan import Act, Move, plan, shrink
-from holdfast.lab.mode import Clock, Play
 from holdfast.lab.profile import profile
 from holdfast.lab.subjects.inprocess import House
+from holdfast.lab.terms import Clock, Play
 
 HOUR = 3_600.0
 

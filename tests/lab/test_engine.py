@@ -17,7 +17,7 @@ import pytest
 from holdfast.lab.cable import HOST
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result, run
-from holdfast.lab.mode import NAME, Ability, Clock, Expect, Group, Mode, Play, Step
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.profile import profile
 from holdfast.lab.record import Record
 from holdfast.lab.scene import COARSE, FINE, Scene, Seat
@@ -49,6 +49,7 @@ from holdfast.lab.steps_connecting import (
 from holdfast.lab.steps_owning import disk
 from holdfast.lab.subjects import Reading
 from holdfast.lab.subjects.inprocess import House, InProcess
+from holdfast.lab.terms import NAME, Ability, Clock, Expect, Play
 from holdfast.supervision import preset
 
 WELL = (connected(), say(), answered())
@@ -272,7 +273,7 @@ def test_in_simulated_hours_every_fact_is_dated_at_once() -> None:
 async def test_a_stop_without_an_end_is_told_and_holds_up_nothing() -> None:
     running: Any = SimpleNamespace(stop=asyncio.Event().wait)
     seat: Any = SimpleNamespace(record=Record("bot"), simulator=SimpleNamespace())
-    await Scene(mode(*WELL), {"bot": seat}, running).stop()
+    await Scene(mode(*WELL).expect, {"bot": seat}, running).stop()
     assert seat.record.broken == ["it did not stop within 95 s"]
 
 

@@ -22,10 +22,10 @@ from holdfast.lab.judge import (
     most_opens,
     only_late,
 )
-from holdfast.lab.mode import AT_ONCE, SILENCE, Expect
 from holdfast.lab.profile import profile
 from holdfast.lab.record import Ending, Late, Moment, Record
 from holdfast.lab.subjects import Left
+from holdfast.lab.terms import AT_ONCE, SILENCE, Expect
 from holdfast.store.protocol import Box
 
 LOSSES = 1_000.0

@@ -24,7 +24,7 @@ from holdfast.lab.cast import CAST
 from holdfast.lab.compare import OTHERS
 from holdfast.lab.engine import Outcome, run
 from holdfast.lab.judge import judge_ending
-from holdfast.lab.mode import Ability, Clock, Expect, Group, Mode
+from holdfast.lab.mode import Group, Mode
 from holdfast.lab.modes import MODES
 from holdfast.lab.record import Ending
 from holdfast.lab.score import PEER_RUNS, cells
@@ -33,6 +33,7 @@ from holdfast.lab.steps import answered, connected, say, wait
 from holdfast.lab.subjects import Left, Reading
 from holdfast.lab.subjects.peers import Lives, Peer, State, environment, hermes_state
 from holdfast.lab.subjects.registry import HOLDFAST, subject
+from holdfast.lab.terms import Ability, Clock, Expect
 from tests.gateway.tools import until
 
 ROOT = Path(__file__).parents[2]

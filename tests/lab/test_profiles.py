@@ -20,7 +20,7 @@ from holdfast.lab.cast import CAST
 from holdfast.lab.crash_plan import HABITS
 from holdfast.lab.engine import Outcome, run
 from holdfast.lab.injection import Armed, play
-from holdfast.lab.mode import AT_ONCE, Expect, Group, Mode, Play
+from holdfast.lab.mode import Group, Mode
 from holdfast.lab.modes.silent import GREETED, PARTING
 from holdfast.lab.modes.silent import MODES as SILENT
 from holdfast.lab.modes.silent_watch import MODES as WATCHED
@@ -36,6 +36,7 @@ from holdfast.lab.steps import (
     untouched,
 )
 from holdfast.lab.subjects.inprocess import InProcess
+from holdfast.lab.terms import AT_ONCE, Expect, Play
 from holdfast.supervision import preset
 
 ADAPTERS = {

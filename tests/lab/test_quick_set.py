@@ -8,15 +8,15 @@ from __future__ import annotations
 import pytest
 
 from holdfast.lab.engine import Outcome
-from holdfast.lab.mode import Clock
 from holdfast.lab.modes import MODES
 from holdfast.lab.profile import profile
 from holdfast.lab.score import Cell, cells, play
+from holdfast.lab.terms import Clock
 
 QUICK = [
     cell
     for cell in cells(["holdfast"], quick=True)
-    if profile(cell.platform).excuse(MODES[cell.mode], cell.variant) is None
+    if MODES[cell.mode].excuse(cell.variant, profile(cell.platform)) is None
 ]
 
 

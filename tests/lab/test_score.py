@@ -16,12 +16,12 @@ from holdfast.lab import score as engine
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result
 from holdfast.lab.judge import Figures
-from holdfast.lab.mode import Clock
 from holdfast.lab.modes import MODES
 from holdfast.lab.record import Moment
 from holdfast.lab.score import Cell, cells, late_only, play, worst
 from holdfast.lab.score_html import page
 from holdfast.lab.score_page import LEGEND, by_cell, document, markdown, summary, table
+from holdfast.lab.terms import Clock
 
 PASS, FAIL, NO = Outcome.PASS, Outcome.FAIL, Outcome.NOT_APPLICABLE
 MODE = "reconnect-missing"

@@ -133,7 +133,7 @@ def soak(args: argparse.Namespace) -> int:
 
 
 def _chaos(args: argparse.Namespace, seconds: float, *, real: bool) -> int:
-    clock = import_module("holdfast.lab.mode").Clock
+    clock = import_module("holdfast.lab.terms").Clock
     main = import_module("holdfast.lab.chaos").main
     chosen = clock.REAL if real else clock.SIMULATED
     quiet = args.json and not sys.stderr.isatty()
@@ -159,7 +159,7 @@ def _known(name: str, names: Collection[str], what: str) -> None:
 def _ready(name: str) -> None:
     """Raises CommandFailed for a subject that there is not, or that can not be run here."""
     _known(name, _subjects(), "subject")
-    clock = import_module("holdfast.lab.mode").Clock.REAL
+    clock = import_module("holdfast.lab.terms").Clock.REAL
     registry = import_module("holdfast.lab.subjects.registry")
     if missing := registry.subject(name, clock).missing():
         raise CommandFailed(f"{name} can not be put to the test here", missing, Exit.USAGE)

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -27,11 +27,11 @@ from holdfast.observe.alert_words import AlertDocument, document
 from holdfast.observe.alerts import Alert, Alerts, Incident, Line, Rules, What
 from holdfast.secrets import Redaction
 from holdfast.splitting import split
-from holdfast.store.protocol import Received
+from holdfast.store.protocol import Owed, Received, Store
 from holdfast.supervision import Published, Report
 
 if TYPE_CHECKING:
-    from holdfast.gateway.gateway import Gateway
+    from holdfast.gateway.desk import Desk
     from holdfast.gateway.net import HttpClient, Net
 
 log = logging.getLogger("holdfast.alerts")
@@ -74,10 +74,29 @@ def _redacted(config: Config, way: CommandWay, text: str) -> str:
     return Redaction(config, tuple(map(Secret, way.command[1:]))).clean(text)
 
 
+class House(Protocol):
+    """What the alerts need of the gateway."""
+
+    @property
+    def config(self) -> Config:
+        """As it is now."""
+
+    @property
+    def store(self) -> Store:
+        """The journal."""
+
+    @property
+    def desks(self) -> Mapping[str, Desk]:
+        """By the account's name."""
+
+    async def post(self, name: str, messages: Sequence[Outbound]) -> list[Owed]:
+        """Owe messages that answer nothing."""
+
+
 class Alerting:
     """The alerts of one gateway. Without ``[alerts]`` in its configuration it tells nobody."""
 
-    def __init__(self, gateway: Gateway, net: Net, clock: Callable[[], float]) -> None:
+    def __init__(self, gateway: House, net: Net, clock: Callable[[], float]) -> None:
         self._gateway, self._net, self._clock = gateway, net, clock
         self._alerts = Alerts(Rules())
         self._id = ""

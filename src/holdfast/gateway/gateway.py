@@ -9,7 +9,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from holdfast.errors import StoreError
 from holdfast.gateway.account import Account, AccountTools
 from holdfast.gateway.alerting import Alerting
 from holdfast.gateway.claims import Claims, Owned
+from holdfast.gateway.desk import Desk
 from holdfast.gateway.dns import Resolver
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.lanes import Lanes, Limits
@@ -49,9 +50,6 @@ from holdfast.supervision import Published, Report
 
 log = logging.getLogger("holdfast.gateway")
 
-HANDLER_GRACE = 2.0
-"""Seconds running handlers and sends get when the gateway stops; the promise is 5 s in all."""
-
 PULSE = 1.0
 """Seconds between looks at the clocks and signs of life to the service manager."""
 
@@ -67,25 +65,6 @@ class UnknownAccount(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
-
-
-@dataclass(slots=True)
-class Desk:
-    """Everything that works for one account."""
-
-    config: AccountConfig
-    account: Account
-    lanes: Lanes
-    sender: Sender
-    paused: bool = False
-
-    async def stop(self) -> None:
-        """Stop all of it within 5 s."""
-        await asyncio.gather(
-            self.account.pause(), self.lanes.stop(HANDLER_GRACE), self.sender.stop(HANDLER_GRACE)
-        )
-        # Only now: it closes the client on which the last sends were under way.
-        await self.account.stop()
 
 
 class Gateway:

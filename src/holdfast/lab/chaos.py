@@ -22,7 +22,6 @@ from typing import Any, Final
 from holdfast.lab.cast import CAST
 from holdfast.lab.chaos_plan import Act, Move, plan, shrink
 from holdfast.lab.judge import Figures, judge, judge_ending
-from holdfast.lab.mode import Clock, Expect, Group, Mode, Play
 from holdfast.lab.profile import profile
 from holdfast.lab.record import Ending
 from holdfast.lab.scene import SWITCHES, Scene, Seat
@@ -30,16 +29,11 @@ from holdfast.lab.stage import Stage
 from holdfast.lab.steps import connected
 from holdfast.lab.subjects import Left, Running
 from holdfast.lab.subjects.registry import HOLDFAST, subject
+from holdfast.lab.terms import Clock, Expect, Play
 from holdfast.testing import VirtualTimeLoop
 
-CHAOS: Final = Mode(
-    id="chaos",
-    group=Group.MESSAGES,
-    what="Everything at once, by chance.",
-    variants={"chaos": (connected(),)},
-    # No single limit fits what overlaps; the laws hold as everywhere.
-    expect=Expect(recover=None),
-)
+LAWS: Final = Expect(recover=None)
+"""No single limit fits what overlaps; the laws hold as everywhere."""
 
 JUMPS: Final = 2**31
 """Jumps of simulated time: hours of ten accounts are many."""
@@ -134,7 +128,7 @@ async def _play(
         seats = {name: Seat(stage, profile(name)) for name, stage in stages.items()}
         chosen = subject(HOLDFAST, clock, run.seed)
         async with chosen.run(home, stages, policy={}, gateway={}) as running:
-            scene = Scene(CHAOS, seats, running, clock=clock, every=WATCH)
+            scene = Scene(LAWS, seats, running, clock=clock, every=WATCH)
             before, began = running.census(), scene.now()
             tasks = [
                 asyncio.create_task(scene.watch(), name="chaos watch"),
@@ -157,7 +151,7 @@ async def _play(
                 accidents=running.accidents(),
             )
     for name, seat in seats.items():
-        verdict = judge(seat.record, CHAOS.expect, seat.profile.silence)
+        verdict = judge(seat.record, LAWS, seat.profile.silence)
         run.figures[name] = verdict.figures
         run.problems += [f"{name}: {problem}" for problem in verdict.problems]
     run.problems += judge_ending(ending)

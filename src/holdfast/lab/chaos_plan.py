@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
+from holdfast.lab.terms import Play
 
 NETWORK: Final = ("hole", "cut", "refuse", "rst", "fin", "freeze")
 """Switches of the cable, as likely as the platform's own misdeeds together."""

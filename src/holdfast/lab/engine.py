@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.lab.cast import CAST
 from holdfast.lab.judge import Figures, judge, judge_ending, only_late
-from holdfast.lab.mode import Ability, Clock, Mode
+from holdfast.lab.mode import Mode
 from holdfast.lab.profile import Profile, profile
 from holdfast.lab.record import Ending, Moment, Record
 from holdfast.lab.scene import Scene, Seat
 from holdfast.lab.simulator import date_by_loop
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Subject
+from holdfast.lab.terms import Ability, Clock
 from holdfast.testing import run_virtual
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def run(
 
 def excuse(mode: Mode, variant: str, platform: str, subject: Subject) -> str | None:
     """Why a mode does not apply to a subject on a platform; None when it can be played."""
-    never = profile(platform).excuse(mode, variant)
+    never = mode.excuse(variant, profile(platform))
     return never or _unable(mode, variant, platform, subject)
 
 
@@ -126,7 +127,7 @@ async def _play(
         seats = {name: Seat(stage, found) for name, stage in stages.items()}
         policy, gateway = mode.policy, mode.gateway
         async with subject.run(home, stages, policy=policy, gateway=gateway) as running:
-            scene = Scene(mode, seats, running, clock=subject.clock, tell=tell)
+            scene = Scene(mode.expect, seats, running, clock=subject.clock, tell=tell)
             before, began = running.census(), scene.now()
             watcher = asyncio.create_task(scene.watch(), name="lab watch")
             try:

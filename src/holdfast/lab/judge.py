@@ -14,8 +14,8 @@ from typing import Final
 
 from holdfast.lab.checker import BAD, Kind, check
 from holdfast.lab.fault import Fault
-from holdfast.lab.mode import SILENCE, Expect
 from holdfast.lab.record import Ending, Late, Moment, Record
+from holdfast.lab.terms import SILENCE, Expect
 
 STOP: Final = 5.0
 """Seconds in which every stop ends (promise P4)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.lab.cast import CAST
 from holdfast.lab.injection import Injection
-from holdfast.lab.mode import SILENCE, Mode, Play
+from holdfast.lab.terms import SILENCE, Play
 
 
 def _links(simulator: Any) -> int:
@@ -87,18 +87,6 @@ class Profile:
         """The platform as it is for others, where the lab shortens none of its waits."""
         own = self.own_redelivery
         return self if own is None else replace(self, redelivery=own)
-
-    def excuse(self, mode: Mode, variant: str) -> str | None:
-        """Why a mode can not happen here; None when it can."""
-        if mode.only is not None and self.platform not in mode.only:
-            return mode.elsewhere
-        if mode.id in self.excused:
-            return self.excused[mode.id]
-        if mode.accounts > 1 and self.alone:
-            return self.alone
-        asked = (need for need in mode.needs(variant) if isinstance(need, Play))
-        missing = sorted((play for play in asked if play in self.lacks), key=lambda p: p.name)
-        return self.lacks[missing[0]] if missing else None
 
 
 @cache

@@ -19,11 +19,11 @@ from holdfast.lab.faults.relay import Mode as Network
 from holdfast.lab.faults.relay import Relay
 from holdfast.lab.injection import play
 from holdfast.lab.judge import STOP
-from holdfast.lab.mode import Clock, Mode, Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.record import Moment, Record
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Running
+from holdfast.lab.terms import Clock, Expect, Play
 
 FINE, COARSE = 0.1, 10.0
 """Seconds between two looks: while something happens, and while simulated hours pass, in which
@@ -157,7 +157,7 @@ class Scene:
 
     def __init__(
         self,
-        mode: Mode,
+        expect: Expect,
         seats: Mapping[str, Seat],
         running: Running,
         *,
@@ -165,7 +165,7 @@ class Scene:
         every: float = FINE,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.mode, self.running = mode, running
+        self.expect, self.running = expect, running
         self.simulated = clock is Clock.SIMULATED
         """Whether time jumps when nothing is left to do."""
         self.seats = dict(seats)
@@ -346,7 +346,7 @@ class Scene:
                 heard=seat.heard,
                 rows=rows,
                 gaps=[*seat.gaps, *await self.running.gaps(seat.name)],
-                replays=seat.profile.replays and not self.mode.expect.gap,
+                replays=seat.profile.replays and not self.expect.gap,
                 ordered=seat.profile.ordered,
             )
 

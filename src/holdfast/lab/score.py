@@ -16,11 +16,11 @@ from typing import Final
 
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result, run
-from holdfast.lab.mode import Clock
 from holdfast.lab.modes import MODES
 from holdfast.lab.subjects import Subject
 from holdfast.lab.subjects.registry import HOLDFAST
 from holdfast.lab.subjects.registry import subject as subject_of
+from holdfast.lab.terms import Clock
 
 AT_ONCE: Final = 3
 """Plays on the real clock at the same time for each core."""

@@ -14,10 +14,10 @@ from typing import Any, Final
 from holdfast import __version__
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result
-from holdfast.lab.mode import Clock
 from holdfast.lab.modes import MODES
 from holdfast.lab.score import late_only, worst
 from holdfast.lab.subjects.registry import SUBJECTS, subject
+from holdfast.lab.terms import Clock
 
 MARKS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.NOT_APPLICABLE: "–"}
 LATE: Final = "~"

@@ -11,9 +11,10 @@ from typing import Any
 
 from holdfast.lab.fault import Fault
 from holdfast.lab.faults.blocker import stall_virtual
-from holdfast.lab.mode import SILENCE, Ability, Play, Step
+from holdfast.lab.mode import Step
 from holdfast.lab.record import Late
 from holdfast.lab.scene import PATIENCE, SWITCHES, Scene
+from holdfast.lab.terms import SILENCE, Ability, Play
 from holdfast.testing import VirtualTimeLoop
 
 ANSWER = 30.0
@@ -291,7 +292,7 @@ def noticed(within: float | None = None) -> Step:
         if not scene.running.publishes:
             await asyncio.sleep(SILENCE)
             return
-        limit = within or (scene.mode.expect.detect or SILENCE) + PATIENCE
+        limit = within or (scene.expect.detect or SILENCE) + PATIENCE
         told = await scene.until(lambda: all(f.noticed for f in scene.open_faults()), limit)
         if within is not None and not told:
             scene.object(f"not noticed within {within:g} s")
@@ -360,7 +361,7 @@ def recovered(within: float | None = None) -> Step:
     mode, and as little as that shorter than the platform's first wait."""
 
     async def do(scene: Scene) -> None:
-        limit = (scene.mode.expect.recover or SILENCE) + PATIENCE
+        limit = (scene.expect.recover or SILENCE) + PATIENCE
         if within is not None:
             limit = max(within, scene.seat.profile.first_wait) + SLACK
         back = await scene.until(lambda: not scene.open_faults(), limit)

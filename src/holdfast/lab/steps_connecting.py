@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from holdfast.lab.mode import Ability, Play, Step
+from holdfast.lab.mode import Step
 from holdfast.lab.record import Late
 from holdfast.lab.scene import FINE, SWITCHES, Scene, Seat
 from holdfast.lab.steps import MOMENT, SLACK, is_up
+from holdfast.lab.terms import Ability, Play
 
 BREAKER: Final = 10
 """Failures in a row after which only slow single attempts are made (design, section 3)."""

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from holdfast.lab.agent import PARTS
 from holdfast.lab.checker import Row
 from holdfast.lab.judge import STOP
-from holdfast.lab.mode import Ability, Play, Step
+from holdfast.lab.mode import Step
 from holdfast.lab.record import Late
 from holdfast.lab.scene import Scene
 from holdfast.lab.steps import READY, connected, is_up
 from holdfast.lab.subjects import Left
+from holdfast.lab.terms import Ability, Play
 from holdfast.store.protocol import InboxState
 
 DEATH = 30.0

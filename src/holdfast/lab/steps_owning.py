@@ -6,8 +6,9 @@ import re
 from functools import partial
 from typing import Final
 
-from holdfast.lab.mode import Ability, Step
+from holdfast.lab.mode import Step
 from holdfast.lab.scene import Scene
+from holdfast.lab.terms import Ability
 
 NAMED: Final = re.compile(r"\b(?:pid|process) \d+")
 """How a holder is named."""

@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from holdfast.lab.mode import Ability, Step
+from holdfast.lab.mode import Step
 from holdfast.lab.scene import Scene
+from holdfast.lab.terms import Ability
 
 LINE_LIMIT: Final = 1_000
 """Bytes of a line of the log, tracebacks apart."""

@@ -9,8 +9,9 @@ from holdfast.lab.faults.backlog import FullBacklog
 from holdfast.lab.faults.forward_proxy import ForwardProxy
 from holdfast.lab.faults.html import HtmlPortal
 from holdfast.lab.faults.tls import Flaw
-from holdfast.lab.mode import AT_ONCE, SILENCE, Ability, Step
+from holdfast.lab.mode import Step
 from holdfast.lab.scene import Scene
+from holdfast.lab.terms import AT_ONCE, SILENCE, Ability
 
 PROXY_SWITCHES: Final[Mapping[str, Callable[[ForwardProxy], None]]] = {
     "refuse": ForwardProxy.refuse,
@@ -175,7 +176,7 @@ def certificate(flaw: Flaw) -> Step:
             authority, context = seat.stage.authority, seat.simulator.tls
             assert authority is not None, "the mode is played over TLS"
             assert context is not None, "as its authority, its simulator has one"
-            authority.certify(context, flaw, names=(scene.mode.host,))
+            authority.certify(context, flaw, names=(seat.stage.host,))
             scene.notes["facts"] = len(seat.simulator.log)
             if flaw is not Flaw.GOOD:
                 scene.strike(f"certificate: {flaw.value}", seat)

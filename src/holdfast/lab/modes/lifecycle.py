@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.lab.judge import STOP
-from holdfast.lab.mode import BACK, Clock, Expect, Group, Mode, Play, Step
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.steps import (
     accounted_for,
     again,
@@ -32,6 +32,7 @@ from holdfast.lab.steps_delivery import (
 )
 from holdfast.lab.steps_owning import exhausted
 from holdfast.lab.steps_telling import logged
+from holdfast.lab.terms import BACK, Clock, Expect, Play
 
 Steps = tuple[Step, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.killpoints import Point
-from holdfast.lab.mode import BACK, Clock, Expect, Group, Mode, Play, Step
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.steps import (
     accounted_for,
     again,
@@ -34,6 +34,7 @@ from holdfast.lab.steps_delivery import (
     told_once,
 )
 from holdfast.lab.steps_owning import disk
+from holdfast.lab.terms import BACK, Clock, Expect, Play
 
 BACKFILL: Final = 30.0
 """Seconds from READY in which what was missed must have come (the paper's own figure)."""

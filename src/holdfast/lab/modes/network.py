@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.lab.faults.tls import Flaw
-from holdfast.lab.mode import AT_ONCE, BACK, NAME, SILENCE, Expect, Group, Mode, Step
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.steps import (
     accounted_for,
     answered,
@@ -42,6 +42,7 @@ from holdfast.lab.steps_world import (
     unheard,
     unquoted,
 )
+from holdfast.lab.terms import AT_ONCE, BACK, NAME, SILENCE, Expect
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.lab.mode import BACK, NAME, SILENCE, Clock, Expect, Group, Mode, Play, Step
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.steps import (
     accounted_for,
     again,
@@ -32,6 +32,7 @@ from holdfast.lab.steps_telling import (
     supervised,
     tells_all,
 )
+from holdfast.lab.terms import BACK, NAME, SILENCE, Clock, Expect, Play
 
 MINUTE, HOUR = 60.0, 3_600.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.lab.mode import AT_ONCE, BACK, Clock, Expect, Group, Mode, Play, Step
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.steps import (
     accounted_for,
     again,
@@ -31,6 +31,7 @@ from holdfast.lab.steps import (
 from holdfast.lab.steps_connecting import end_connection, stays_down
 from holdfast.lab.steps_delivery import never, told_once
 from holdfast.lab.steps_owning import disk, second, torn
+from holdfast.lab.terms import AT_ONCE, BACK, Clock, Expect, Play
 
 MINUTE: Final = 60.0
 

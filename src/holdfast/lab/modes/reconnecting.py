@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.lab.mode import BACK, SILENCE, Expect, Group, Mode, Play, Step
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.steps import (
     accounted_for,
     answered,
@@ -36,6 +36,7 @@ from holdfast.lab.steps_connecting import (
     spread,
     stays_down,
 )
+from holdfast.lab.terms import BACK, SILENCE, Expect, Play
 
 MINUTE, HALF_AN_HOUR, HOUR = 60.0, 1_800.0, 3_600.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.lab.mode import AT_ONCE, BACK, SILENCE, Expect, Group, Mode, Play
+from holdfast.lab.mode import Group, Mode
 from holdfast.lab.modes.reconnecting import (
     BACK_AGAIN,
     HALF_AN_HOUR,
@@ -47,6 +47,7 @@ from holdfast.lab.steps_connecting import (
     resolver,
     stays_down,
 )
+from holdfast.lab.terms import AT_ONCE, BACK, SILENCE, Expect, Play
 
 DRAIN: Final = 15.0
 """Seconds in which a connection with a successor has ended."""

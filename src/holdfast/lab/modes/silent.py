@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from holdfast.lab.mode import BACK, SILENCE, Expect, Group, Mode, Play, Step
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.steps import (
     accounted_for,
     answered,
@@ -24,6 +24,7 @@ from holdfast.lab.steps import (
     up,
     wait,
 )
+from holdfast.lab.terms import BACK, SILENCE, Expect, Play
 
 HOURS: Final = 7_200.0
 """Seconds for which an account that nobody talks to must stay as it is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.lab.mode import BACK, SILENCE, Clock, Expect, Group, Mode, Play, Step
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.modes.silent import GREETED, HOURS, PARTING, often
 from holdfast.lab.steps import (
     accounted_for,
@@ -25,6 +25,7 @@ from holdfast.lab.steps import (
     up,
     wait,
 )
+from holdfast.lab.terms import BACK, SILENCE, Clock, Expect, Play
 
 PROMPT: Final = 5.0
 """Seconds in which a user is answered whatever another one's handler does."""

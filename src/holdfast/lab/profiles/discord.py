@@ -6,9 +6,9 @@ from base64 import b64encode
 from functools import partial
 
 from holdfast.lab.injection import arm
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.discord import DiscordSimulator
+from holdfast.lab.terms import Play
 
 SOCKET = "events come over a socket: nothing is polled"
 SIDE_BY_SIDE = "any number of sessions live side by side, each gets all events, and none is named"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from holdfast.lab.injection import arm
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.feishu import FeishuSimulator
+from holdfast.lab.terms import Play
 
 SOCKET = "events come over a socket: nothing is polled"
 NO_SESSION = "there is no session: an event is pushed until it is acknowledged, over any connection"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from holdfast.lab.injection import arm
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.matrix import MatrixSimulator
 from holdfast.lab.simulators.matrix_rooms import mxid
+from holdfast.lab.terms import Play
 
 POLL = "a /sync is a request of its own: there is no connection that could be told anything"
 STREAM = "the stream holds an event once, and the place in it is stored with the message"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from holdfast.lab.injection import arm
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.mattermost import MattermostSimulator
+from holdfast.lab.terms import Play
 
 SOCKET = "events come over a socket: nothing is polled"
 CLOSES = "a server never asks a client to reconnect: it announces a shutdown by its close alone"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from holdfast.lab.injection import arm
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.qqbot import QQBotSimulator
+from holdfast.lab.terms import Play
 
 SOCKET = "events come over a socket: nothing is polled"
 NO_HISTORY = (

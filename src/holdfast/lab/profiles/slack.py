@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from holdfast.lab.injection import arm
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.slack import SlackSimulator
 from holdfast.lab.simulators.slack_platform import Token
 from holdfast.lab.simulators.slack_rules import APP
+from holdfast.lab.terms import Play
 
 SOCKET = "envelopes come over a socket: nothing is polled"
 NO_SESSION = "a socket has no session: each begins with a new ticket and continues nothing"

@@ -7,9 +7,9 @@ from typing import Final
 import aiohttp
 
 from holdfast.lab.injection import arm
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.telegram import TelegramSimulator
+from holdfast.lab.terms import Play
 
 ELSEWHERE: Final = "http://127.0.0.1:9/"
 """Where a forgotten web hook leads: the discard port, at which nobody listens."""

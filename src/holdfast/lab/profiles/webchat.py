@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from holdfast.lab.injection import arm
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.webchat import WebChatSimulator
+from holdfast.lab.terms import Play
 
 OWN = "the page is the gateway's own: no platform stands behind it that could do this"
 CALLED = "the gateway is called: visitors beat, it answers, and a visitor who is gone comes back"

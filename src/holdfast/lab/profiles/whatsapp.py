@@ -7,9 +7,9 @@ from itertools import count
 from typing import Any
 
 from holdfast.lab.injection import arm
-from holdfast.lab.mode import Play
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.whatsapp import WhatsAppSimulator
+from holdfast.lab.terms import Play
 
 HOOK = "messages come by web hook, each over a connection of its own that ends with its answer"
 LOOKS = "nobody logs in: the bot looks now and then whether token and callback are still good"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast.lab.checker import Row
-from holdfast.lab.mode import Ability, Clock
 from holdfast.lab.stage import Stage
+from holdfast.lab.terms import Ability, Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,10 +30,10 @@ from holdfast.lab.crash_witness import Journal
 from holdfast.lab.faults.blocker import block
 from holdfast.lab.faults.dns import LabResolver
 from holdfast.lab.judge import STOP
-from holdfast.lab.mode import NAME, Ability, Clock
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Left, Reading, Told
 from holdfast.lab.subjects.published import AGENT, reading
+from holdfast.lab.terms import NAME, Ability, Clock
 from holdfast.observe.status import Status
 from holdfast.store.sqlite import SqliteStore
 

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from holdfast.lab import census
 from holdfast.lab.checker import Row
-from holdfast.lab.mode import Ability, Clock
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Left, Reading
+from holdfast.lab.terms import Ability, Clock
 
 PROGRAMS: Final = Path("peers")
 """Where the programs are kept, seen from the checkout."""

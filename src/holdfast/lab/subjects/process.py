@@ -24,10 +24,10 @@ from holdfast.lab.configured import document, free_port, write
 from holdfast.lab.crash_process import Process
 from holdfast.lab.crash_witness import Journal
 from holdfast.lab.judge import STOP
-from holdfast.lab.mode import Ability, Clock
 from holdfast.lab.stage import Stage
 from holdfast.lab.subjects import Left, Reading, Told
 from holdfast.lab.subjects.published import AGENT, reading
+from holdfast.lab.terms import Ability, Clock
 from holdfast.observe.status import FILE_NAME, doubt
 from holdfast.observe.status import read as read_status
 from holdfast.observe.status import write as write_status

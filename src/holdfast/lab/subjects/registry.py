@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from holdfast.lab.mode import Clock
 from holdfast.lab.subjects import Subject
 from holdfast.lab.subjects.inprocess import InProcess
 from holdfast.lab.subjects.peers import Peer, hermes_state
 from holdfast.lab.subjects.process import AsProcess
+from holdfast.lab.terms import Clock
 
 HOLDFAST: Final = "holdfast"
 

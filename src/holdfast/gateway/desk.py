@@ -1,0 +1,33 @@
+"""Everything that works for one account: its connection, its lanes, its sender."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from holdfast.config import AccountConfig
+from holdfast.gateway.account import Account
+from holdfast.gateway.lanes import Lanes
+from holdfast.gateway.sender import Sender
+
+HANDLER_GRACE = 2.0
+"""Seconds running handlers and sends get when the gateway stops; the promise is 5 s in all."""
+
+
+@dataclass(slots=True)
+class Desk:
+    """One account of a gateway at work."""
+
+    config: AccountConfig
+    account: Account
+    lanes: Lanes
+    sender: Sender
+    paused: bool = False
+
+    async def stop(self) -> None:
+        """Stop all of it within 5 s."""
+        await asyncio.gather(
+            self.account.pause(), self.lanes.stop(HANDLER_GRACE), self.sender.stop(HANDLER_GRACE)
+        )
+        # Only now: it closes the client on which the last sends were under way.
+        await self.account.stop()
