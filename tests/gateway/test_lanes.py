@@ -484,6 +484,31 @@ async def test_a_defect_ends_a_lane_aloud_and_the_next_message_has_a_new_one(
     await table.close()
 
 
+async def test_a_death_after_a_failed_attempt_is_one_death_and_not_two() -> None:
+    tries: list[int] = []
+
+    async def agent(message: Inbound, turn: Turn) -> list[Reply]:
+        tries.append(turn.attempt)
+        if turn.attempt == 1:
+            raise RuntimeError("not yet")
+        if turn.attempt == 2:
+            await asyncio.Event().wait()
+        return [Reply(text="at last")]
+
+    table = Table(agent=agent)
+    await table.hear("1")
+    await until(lambda: tries == [1, 2])
+    [row] = table.store.inbox.values()
+    assert (row.state, row.reason) == (InboxState.HANDLING, "RuntimeError: not yet")
+    successor = Table(store=table.store, agent=agent)  # the process has died meanwhile
+    successor.sender.connected(True)
+    await successor.recover()
+    await until(lambda: tries == [1, 2, 3])
+    await until(lambda: successor.mouth.texts() == ["at last"])
+    await table.close()
+    await successor.close()
+
+
 @pytest.mark.parametrize("stopped", [True, False])
 async def test_a_process_that_ends_while_a_failed_message_waits_did_not_die_of_it(
     stopped: bool,

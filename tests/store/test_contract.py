@@ -122,10 +122,10 @@ async def test_messages_that_an_agent_takes_at_once_are_stored_as_begun(tmp_path
     ]
     assert await store.begin(rows[0].row) == 2
     for _ in range(2):
-        await store.release(rows[0].row, failed=True)
-    assert [(r.state, r.attempts) for r in await store.unhandled("a")] == [
-        (InboxState.RECEIVED, 2),
-        (InboxState.RECEIVED, 0),
+        await store.release(rows[0].row, "no answer")
+    assert [(r.state, r.attempts, r.reason) for r in await store.unhandled("a")] == [
+        (InboxState.RECEIVED, 2, "no answer"),
+        (InboxState.RECEIVED, 0, ""),
     ]
     await store.close()
 

@@ -154,11 +154,11 @@ class Lanes:
             left = [lanes[task] for task in late if lanes[task].row in self._begun]
             await asyncio.gather(*map(self._release, left))
 
-    async def _release(self, row: Received, *, failed: bool = False) -> None:
+    async def _release(self, row: Received, failure: str | None = None) -> None:
         """An attempt is over without an answer; a handler that was stopped has not failed."""
         try:
             async with asyncio.timeout(1.0):
-                await self._store.release(row.row, failed=failed)
+                await self._store.release(row.row, failure)
         except (StoreError, TimeoutError) as error:
             log.warning("attempt left open account=%s error=%s", self._account, error)
 
@@ -204,7 +204,7 @@ class Lanes:
                 return
             self._begun.discard(row.row)
             # Else a process that ends during the wait would seem to have died in the attempt.
-            await self._release(row, failed=True)
+            await self._release(row, self._reason(answers))
             await asyncio.sleep(min(RETRY_FIRST * 2 ** (tries - 1), 60.0))
 
     async def _place(self, row: Received) -> bool:

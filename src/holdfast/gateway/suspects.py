@@ -15,7 +15,7 @@ from holdfast.store.protocol import Received
 
 DEATHS = 2
 """Attempts in which the process died before the only message it died with is given up: one death
-is bad luck. Attempts before the newest may as well have failed; nobody knows."""
+is bad luck. What has a reason besides has failed in an attempt, and so died in fewer of them."""
 
 HEAD_START = 0.25
 """Seconds by which a suspect's attempt is ahead of the next one's. What kills does so at once, as a
@@ -35,7 +35,7 @@ class Suspects:
     def accuse(self, rows: Sequence[Received]) -> None:
         """These were found in the middle of an attempt when the process started."""
         self._deaths.update((row.row, row.attempts) for row in rows)
-        again = [row.row for row in rows if row.attempts >= DEATHS]
+        again = [row.row for row in rows if row.attempts >= DEATHS and not row.reason]
         if len(again) == 1:
             self._deaths[again[0]] = max(self._attempts, self._deaths[again[0]])
 

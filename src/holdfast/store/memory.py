@@ -103,13 +103,15 @@ class MemoryStore:
         self.inbox[row] = replace(old, state=InboxState.HANDLING, attempts=old.attempts + 1)
         return old.attempts + 1
 
-    async def release(self, row: int, *, failed: bool = False) -> None:
+    async def release(self, row: int, failure: str | None = None) -> None:
         """See `Store.release`."""
         self._write()
         old = self.inbox[row]
         if old.state is InboxState.HANDLING:
-            attempts = old.attempts if failed else max(0, old.attempts - 1)
-            self.inbox[row] = replace(old, state=InboxState.RECEIVED, attempts=attempts)
+            attempts = max(0, old.attempts - int(failure is None))
+            self.inbox[row] = replace(
+                old, state=InboxState.RECEIVED, attempts=attempts, reason=failure or old.reason
+            )
 
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
         """See `Store.finish`."""

@@ -125,7 +125,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     received_at: float
     """Unix seconds."""
     reason: str = ""
-    """Why it is dead or dropped."""
+    """Why it is dead or dropped, or why its newest failed attempt failed."""
 
 
 class Owed(msgspec.Struct, frozen=True, kw_only=True):
@@ -324,9 +324,9 @@ class Store(Protocol):
     async def begin(self, row: int) -> int:
         """An agent takes the message: count and return the attempt, from 1."""
 
-    async def release(self, row: int, *, failed: bool = False) -> None:
-        """The attempt is over and the message waits for another one. What was stopped has not
-        failed, and does not count."""
+    async def release(self, row: int, failure: str | None = None) -> None:
+        """The attempt is over and the message waits for another one: kept with the reason why it
+        failed. None: it was stopped, has not failed, and does not count."""
 
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
         """The message is answered: mark it done and write the answers in one transaction."""

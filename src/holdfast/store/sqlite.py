@@ -207,15 +207,15 @@ class SqliteStore:
 
         return await self._write(operation)
 
-    async def release(self, row: int, *, failed: bool = False) -> None:
-        """The attempt is over and the message waits for another one. What was stopped has not
-        failed, and does not count."""
+    async def release(self, row: int, failure: str | None = None) -> None:
+        """The attempt is over and the message waits for another one: kept with the reason why it
+        failed. None: it was stopped, has not failed, and does not count."""
         statement = (
-            "UPDATE inbox SET state = 'received', attempts = max(0, attempts - ?)"
-            " WHERE id = ? AND state = 'handling'"
+            "UPDATE inbox SET state = 'received', attempts = max(0, attempts - ?),"
+            " reason = coalesce(?, reason) WHERE id = ? AND state = 'handling'"
         )
-        uncounted = 0 if failed else 1
-        await self._write(lambda db: db.execute(statement, (uncounted, row)).rowcount)
+        values = (int(failure is None), failure, row)
+        await self._write(lambda db: db.execute(statement, values).rowcount)
 
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
         """The message is answered: mark it done and write the answers in one transaction."""
