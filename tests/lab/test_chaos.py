@@ -27,15 +27,17 @@ def test_one_seed_gives_one_plan() -> None:
 def test_every_plan_can_be_played(seed: int) -> None:
     moves = plan(seed, HOUR, PROFILES)
     assert [move.at for move in moves] == sorted(move.at for move in moves)
+    assert moves[-1].at < HOUR, "a run is as long as was asked for"
     for one in PROFILES:
         mine = [move for move in moves if move.account == one.platform]
-        open_ = False
+        open_, began = False, 0.0
         for move in mine:
             if move.act in (Act.NETWORK, Act.PLATFORM):
                 assert not open_, "one fault at a time"
-                open_ = True
+                open_, began = True, move.at
             elif move.act is Act.HEAL:
                 open_ = False
+                assert move.at - began <= HOUR / 4, "an hour is not one long outage"
             if move.act is Act.PLATFORM:
                 assert Play[move.what] in one.plays
 

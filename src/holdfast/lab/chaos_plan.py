@@ -51,6 +51,9 @@ REST: Final = (30.0, 900.0)
 LENGTHS: Final = (1.0, 7_200.0)
 """Seconds a fault lasts, each order of magnitude as likely."""
 
+SHARE: Final = 4
+"""What part of a run a fault takes at most: an hour must not be one long outage."""
+
 TALK: Final = 60.0
 """Seconds between two messages of an account's users, on average."""
 
@@ -83,10 +86,10 @@ class Move:
 
 
 def plan(seed: int, seconds: float, profiles: Sequence[Profile]) -> list[Move]:
-    """All moves of a run."""
+    """All moves of a run; what still lasts at its end is not healed by a move."""
     rng = random.Random(seed)
     moves = [move for one in profiles for move in _moves(rng, one, seconds)]
-    return sorted(moves, key=lambda move: move.at)
+    return sorted((move for move in moves if move.at < seconds), key=lambda move: move.at)
 
 
 def _moves(rng: random.Random, profile: Profile, seconds: float) -> Iterator[Move]:
@@ -102,7 +105,7 @@ def _moves(rng: random.Random, profile: Profile, seconds: float) -> Iterator[Mov
             yield Move(at, name, Act.NETWORK, rng.choice(NETWORK))
         else:
             yield Move(at, name, Act.PLATFORM, rng.choice(plays).name)
-        low, high = LENGTHS
+        low, high = LENGTHS[0], min(LENGTHS[1], seconds / SHARE)
         at += low * (high / low) ** rng.random()
         yield Move(at, name, Act.HEAL)
         if rng.random() < 0.2:
