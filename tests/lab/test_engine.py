@@ -23,6 +23,7 @@ from holdfast.lab.record import Record
 from holdfast.lab.scene import COARSE, FINE, Scene, Seat
 from holdfast.lab.stage import Stage
 from holdfast.lab.steps import (
+    accounted_for,
     answered,
     connected,
     heal,
@@ -32,6 +33,8 @@ from holdfast.lab.steps import (
     platform,
     recovered,
     say,
+    start,
+    stop,
     wait,
 )
 from holdfast.lab.steps_connecting import (
@@ -156,6 +159,14 @@ def test_a_loss_that_is_survived_is_a_pass_with_its_figures() -> None:
     assert took < result.played_s < 300.0
     assert told[:2] == ["connect", "a message in ann"]
     assert "telegram: network: cut" in told
+
+
+def test_what_is_in_hand_is_waited_for_although_a_gap_covers_it() -> None:
+    stopped = (say(ask="#sleep 15"), wait(1.0), stop(), wait(1.0), start(), connected())
+    result = run(mode(*WELL, *stopped, accounted_for(60.0)), "only", "dingtalk", InProcess())
+    assert (result.outcome, result.reasons) == (Outcome.PASS, ())
+    (figures,) = result.figures
+    assert (figures.said, figures.answered, figures.gap) == (2, 2, 0)
 
 
 def test_the_time_line_begins_with_the_play_and_holds_changes_only() -> None:

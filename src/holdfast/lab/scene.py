@@ -56,6 +56,8 @@ class Seat:
         self.waiting: set[tuple[str, str]] = set()
         self.gaps: list[tuple[float, float]] = []
         """As published, Unix seconds."""
+        self.in_hand = False
+        """The subject tells of messages that it has and has not answered."""
         self.excused_until = 0.0
         """Unix seconds: what was said before may be in a reported gap instead of answered."""
         self._read = 0
@@ -113,8 +115,9 @@ class Seat:
         )
 
     def _missing(self, asked: Question) -> bool:
-        """Whether a message fell into a reported gap that the platform can not fill."""
-        gaps = () if self.profile.replays else self.gaps
+        """Whether a message fell into a reported gap that the platform can not fill. Gaps reach
+        further than what was lost: as long as something is in hand, it may be this one."""
+        gaps = () if self.profile.replays or self.in_hand else self.gaps
         return any(since <= asked.at <= until for since, until in gaps)
 
     def unaccounted(self) -> int:
@@ -237,6 +240,7 @@ class Scene:
         reading = self.running.read(seat.name)
         if reading is None:
             return Moment(at=now, state=None, deaf=seat.deaf())
+        seat.in_hand = bool(reading.inbox or reading.outbox)
         if reading.gap is not None and reading.gap not in seat.gaps:
             seat.gaps.append(reading.gap)
         return Moment(
