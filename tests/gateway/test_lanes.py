@@ -484,6 +484,29 @@ async def test_a_defect_ends_a_lane_aloud_and_the_next_message_has_a_new_one(
     await table.close()
 
 
+async def test_a_failure_that_can_not_be_noted_is_no_reason_not_to_try_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tries: list[int] = []
+
+    async def agent(message: Inbound, turn: Turn) -> list[Reply]:
+        tries.append(turn.attempt)
+        if turn.attempt == 1:
+            table.store.fail = StoreError("store_full", "the disk is full")
+            raise RuntimeError("not yet")
+        return [Reply(text="at last")]
+
+    table = Table(agent=agent)
+    table.sender.connected(True)
+    await table.hear("1")
+    await until(lambda: "attempt left open account=bot" in caplog.text)
+    table.store.fail = None
+    await table.quiet()
+    assert tries == [1, 2]
+    assert table.mouth.texts() == ["at last"]
+    await table.close()
+
+
 async def test_a_death_after_a_failed_attempt_is_one_death_and_not_two() -> None:
     tries: list[int] = []
 

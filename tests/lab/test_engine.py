@@ -169,6 +169,27 @@ def test_what_is_in_hand_is_waited_for_although_a_gap_covers_it() -> None:
     assert (figures.said, figures.answered, figures.gap) == (2, 2, 0)
 
 
+def test_one_seed_draws_one_jitter() -> None:
+    def drawn(seed: int) -> float:
+        """The wait after the first loss, of half a second to a whole one."""
+        waits: list[float] = []
+
+        def look(scene: Scene) -> None:
+            reading = scene.running.read("telegram")
+            assert reading is not None
+            assert reading.next_retry_at is not None
+            waits.append(reading.next_retry_at - scene.wall())
+
+        steps = (*WELL, network("refuse"), noticed(), doing("look", look), heal(), recovered())
+        result = run(mode(*steps), "only", "telegram", InProcess(seed))
+        assert result.outcome is Outcome.PASS, result.reasons
+        return waits[0]
+
+    first = drawn(1)
+    assert [drawn(1), drawn(1)] == pytest.approx([first, first], abs=0.02)
+    assert len({round(drawn(seed), 1) for seed in range(1, 8)}) > 2
+
+
 def test_the_time_line_begins_with_the_play_and_holds_changes_only() -> None:
     result = run(mode(*LOSS), "only", "telegram", InProcess())
     ats = [moment.at for moment in result.line]

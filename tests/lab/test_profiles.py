@@ -89,6 +89,7 @@ def test_the_facts_are_those_of_the_adapter(name: str) -> None:
     found, traits = profile(name), ADAPTERS[name].traits
     assert (found.replays, found.idempotent) == (traits.replays, traits.idempotent)
     assert found.first_wait == preset(name).backoff_first
+    assert found.cap == preset(name).backoff_cap
     assert found.ordered == HABITS[name].ordered
 
 

@@ -21,6 +21,7 @@ from holdfast.lab.record import Moment
 from holdfast.lab.score import Cell, cells, late_only, play, worst
 from holdfast.lab.score_html import page
 from holdfast.lab.score_page import LEGEND, by_cell, document, markdown, summary, table
+from holdfast.lab.subjects.inprocess import InProcess
 from holdfast.lab.terms import Clock
 
 PASS, FAIL, NO = Outcome.PASS, Outcome.FAIL, Outcome.NOT_APPLICABLE
@@ -257,6 +258,22 @@ def test_a_run_as_json_is_json_alone(planted: Planted, capsys: pytest.CaptureFix
     assert main(["lab", "run", MODE, "--json"]) == Exit.FAILED
     (told,) = json.loads(capsys.readouterr().out)
     assert (told["mode"], told["outcome"]) == (MODE, "fail")
+
+
+def test_a_run_draws_by_the_seed_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[Cell] = []
+
+    def score(cells: Sequence[Cell], told: Callable[[Result], None]) -> list[Result]:
+        wanted.extend(cells)
+        return [result(PASS)]
+
+    monkeypatch.setattr(engine, "score", score)
+    assert main(["lab", "run", MODE, "--platform", "telegram", "--seed", "7"]) == Exit.OK
+    assert wanted
+    assert {cell.run for cell in wanted} == {7}
+    subject = engine.subject_of_cell(wanted[0])
+    assert isinstance(subject, InProcess)
+    assert subject.seed == 7
 
 
 def test_a_score_writes_its_pages_and_fails_for_holdfast_alone(

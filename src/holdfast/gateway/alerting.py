@@ -74,7 +74,7 @@ def _redacted(config: Config, way: CommandWay, text: str) -> str:
     return Redaction(config, tuple(map(Secret, way.command[1:]))).clean(text)
 
 
-class House(Protocol):
+class Host(Protocol):
     """What the alerts need of the gateway."""
 
     @property
@@ -96,7 +96,7 @@ class House(Protocol):
 class Alerting:
     """The alerts of one gateway. Without ``[alerts]`` in its configuration it tells nobody."""
 
-    def __init__(self, gateway: House, net: Net, clock: Callable[[], float]) -> None:
+    def __init__(self, gateway: Host, net: Net, clock: Callable[[], float]) -> None:
         self._gateway, self._net, self._clock = gateway, net, clock
         self._alerts = Alerts(Rules())
         self._id = ""
