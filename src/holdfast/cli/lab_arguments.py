@@ -69,7 +69,7 @@ def add(sub: argparse.ArgumentParser, verb: str) -> None:
                 default=3,
                 choices=range(1, 11),
                 metavar="N",
-                help="play each so often, up to 10 times; Holdfast once (default: 3)",
+                help="play each so often, up to 10 times (default: 3)",
             )
             sub.add_argument(
                 "--out",
