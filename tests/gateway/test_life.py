@@ -180,6 +180,34 @@ async def test_a_fresh_login_after_a_loss_is_a_gap() -> None:
     assert bot.account.last_gap == gap
 
 
+async def test_a_gap_begins_before_the_machine_slept() -> None:
+    asleep = 0.0
+
+    def wall() -> float:
+        return 1e9 + now() + asleep
+
+    async with (
+        Aviary() as aviary,
+        running(Parrot, aviary.config, clock=wall) as bot,
+    ):
+        await bot.connected()
+        await asyncio.sleep(10)
+        shut = wall()
+        asleep = 8 * 3_600.0
+        bot.account.woke(asleep)
+        assert bot.account.view().published is Published.RETRYING
+        await bot.published(Published.CONNECTED)  # the line has lived through it
+        assert bot.account.last_gap is None
+        asleep *= 2
+        await aviary.talks[0].close()
+        bot.account.woke(asleep / 2)
+        await alive(bot, 2)
+        gap = bot.account.last_gap
+        assert gap is not None
+        assert gap.since == pytest.approx(shut + asleep / 2 - GAP_LEAD, abs=2)
+        assert gap.until == pytest.approx(wall(), abs=2)
+
+
 async def test_no_gap_where_the_platform_replays() -> None:
     class Replaying(Parrot):
         traits = replace(Parrot.traits, replays=True)

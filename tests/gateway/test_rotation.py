@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from holdfast.gateway.account import GAP_LEAD
 from holdfast.supervision import Published, State
-from tests.gateway.parrot import Aviary, Parrot, Talk, mute
+from tests.gateway.parrot import Aviary, Parrot, Talk, good, mute
 from tests.gateway.tools import until
 from tests.harness import running
 
@@ -69,6 +72,45 @@ async def test_a_successor_that_hangs_costs_nothing_and_the_end_is_a_gap() -> No
         await until(lambda: len(aviary.logins) == 2)
         assert bot.account.last_gap is not None
         assert "fresh login" in bot.account.last_gap.reason
+
+
+async def test_a_successor_that_is_ready_while_the_silent_one_is_closed_stays() -> None:
+    release = asyncio.Event()
+
+    async def falls_silent(aviary: Aviary, talk: Talk) -> None:
+        await talk.send_json({"op": "hello", "beat": None})
+        await talk.receive_json()
+        await talk.send_json({"op": "ready"})
+        await asyncio.sleep(15)
+        await talk.send_json({"op": "leaving"})
+        await asyncio.Event().wait()
+
+    async def takes_its_time(aviary: Aviary, talk: Talk) -> None:
+        await release.wait()
+        await good(aviary, talk)
+
+    def wall() -> float:
+        return 1e9 + asyncio.get_running_loop().time()
+
+    async with Aviary() as aviary:
+        aviary.script += [falls_silent, takes_its_time]
+        policy = {"silence_limit": 20.0, "probe_grace": 10.0}
+        async with running(Parrot, aviary.config, policy=policy, clock=wall) as bot:
+            await bot.connected()
+            goodbye = wall() + 15
+            await bot.account.until(lambda view: view.state is State.CLOSING)
+            release.set()
+            await bot.connected()
+            view = bot.account.view()
+            assert (view.state, view.generation) == (State.LIVE, 2)
+            gap = bot.account.last_gap
+            assert gap is not None, "nobody knows what was said to the silent one"
+            assert gap.since == pytest.approx(goodbye - GAP_LEAD, abs=0.5)
+            assert gap.until == pytest.approx(wall(), abs=0.5)
+            await asyncio.sleep(20)
+            assert (bot.account.view().generation, aviary.opened) == (2, 2)
+            await aviary.say("after")
+            await until(lambda: aviary.stored == ["after"])
 
 
 async def test_a_stop_in_the_middle_ends_both() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.supervision import (
     Alive,
@@ -18,6 +20,7 @@ from holdfast.supervision import (
     Verified,
     Woke,
 )
+from holdfast.supervision.machine import EXCUSES
 
 from .driver import Driver, beaten, cause, closed, probed
 
@@ -251,6 +254,38 @@ def test_an_attempt_frozen_by_us_gets_its_time_again() -> None:
     assert closed(driver.tick())
 
 
+@pytest.mark.parametrize("beat", [None, 20.0])
+@pytest.mark.parametrize("late", [2.1, 25.0])
+def test_a_clock_that_is_always_late_keeps_no_dead_connection(
+    late: float, beat: float | None
+) -> None:
+    driver = Driver().live(silence=60.0, beat=beat)
+    begin = driver.now
+    while driver.state() in (State.LIVE, State.SUSPECT):
+        driver.tick(late=late)
+        assert driver.now - begin <= 60.0 + (EXCUSES + 1) * (20.0 + late)
+    assert driver.state() is State.CLOSING
+
+
+def test_a_proof_of_life_ends_the_row_of_excuses() -> None:
+    driver = Driver(stable_after=1e9).live(silence=60.0)
+    for _ in range(3 * EXCUSES):
+        driver.tick(late=3.0)
+        assert driver.state() is State.SUSPECT
+        driver.alive()
+    assert driver.state() is State.LIVE
+
+
+def test_an_attempt_that_hangs_under_a_late_clock_is_given_up() -> None:
+    driver = Driver()
+    driver.start()
+    begin = driver.now
+    while driver.state() is State.CONNECTING:
+        driver.tick(late=3.0)
+        assert driver.now - begin <= 30.0 + (EXCUSES + 1) * 13.0
+    assert driver.state() is State.CLOSING
+
+
 def test_early_ticks_do_nothing() -> None:
     driver = Driver().live(silence=60.0)
     driver.now += 39.0
@@ -279,6 +314,110 @@ def test_a_suspend_ends_a_back_off_and_excuses_an_attempt() -> None:
     driver.wait(29.0)
     driver.send(Woke(3_600.0))
     assert driver.delay == 10.0
+
+
+def test_what_is_known_grows_old_while_the_machine_sleeps() -> None:
+    driver = Driver().fail(2).live(silence=60.0)
+    before = driver.view()
+    assert before.outage_since is not None
+    assert before.last_proof is not None
+    driver.send(Woke(3_600.0))
+    view = driver.view()
+    assert view.last_proof == before.last_proof - 3_600.0
+    assert view.outage_since == before.outage_since - 3_600.0
+    assert view.published is Published.RETRYING, "an hour without a proof is no connection"
+    driver.alive()
+    view = driver.view()
+    assert (view.published, view.last_proof) == (Published.CONNECTED, driver.now)
+
+
+def test_a_nap_after_which_the_proof_is_still_fresh_changes_nothing_that_is_told() -> None:
+    driver = Driver().live(silence=60.0)
+    driver.send(Woke(6.0))
+    assert driver.view().published is Published.CONNECTED
+    assert driver.view().since == driver.now - 6.0
+
+
+def test_naps_without_a_proof_between_them_come_to_an_end() -> None:
+    driver = Driver().live(silence=60.0)
+    for _ in range(EXCUSES):
+        driver.send(Woke(900.0))
+        driver.wait(10.0)
+        assert driver.state() is State.SUSPECT
+    driver.send(Woke(900.0))
+    driver.wait(10.0)
+    assert driver.state() is State.CLOSING
+
+
+# -- news of the network --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beat", [None, 20.0])
+@pytest.mark.parametrize("every", [1.0, 5.0, 15.0, 19.0])
+def test_news_of_the_network_keep_no_dead_connection(every: float, beat: float | None) -> None:
+    driver = Driver().live(silence=60.0, beat=beat)
+    begin = driver.now
+    while driver.generation == 1:
+        driver.wait(every)
+        driver.send(Woke(0.0))
+        assert driver.now - begin <= 60.0 + 5.0 + every
+    assert driver.cause.kind is Kind.SILENT
+
+
+def test_news_of_the_network_prolong_no_attempt() -> None:
+    driver = Driver()
+    driver.start()
+    for _ in range(6):
+        driver.wait(5.0)
+        driver.send(Woke(0.0))
+    assert driver.state() is State.CLOSING
+
+
+def test_news_of_the_network_forgive_no_heartbeat() -> None:
+    driver = Driver().live(beat=10.0, silence=60.0)
+    for _ in range(3):
+        driver.tick()
+    driver.send(Woke(0.0))
+    assert driver.view().missed_beats == 2
+
+
+@pytest.mark.parametrize("kind", [Kind.UNREACHABLE, Kind.TIMEOUT, Kind.LOST, Kind.SILENT])
+def test_news_of_the_network_end_a_wait_for_it(kind: Kind) -> None:
+    driver = Driver().fail(5, kind)
+    driver.send(Woke(0.0))
+    assert driver.state() is State.CONNECTING
+
+
+@pytest.mark.parametrize("kind", [Kind.THROTTLED, Kind.PROTOCOL, Kind.UNKNOWN, Kind.LOCAL])
+def test_news_of_the_network_end_no_other_wait(kind: Kind) -> None:
+    driver = Driver().fail(5, kind)
+    delay = driver.delay
+    driver.send(Woke(0.0))
+    assert (driver.state(), driver.delay) == (State.BACKOFF, delay)
+
+
+@given(
+    moves=st.lists(
+        st.one_of(
+            st.builds(Woke, st.just(0.0)),
+            st.builds(Woke, st.floats(5.0, 1e5)),
+            st.floats(0.0, 1e4),
+        ),
+        max_size=60,
+    )
+)
+def test_nothing_but_proof_of_life_keeps_a_connection(moves: list[Woke | float]) -> None:
+    driver = Driver().live(silence=60.0)
+    limits = 0
+    for move in moves:
+        if driver.state() is State.CLOSING:
+            return
+        if isinstance(move, Woke):
+            driver.send(move)
+        else:
+            driver.tick(late=move)
+            limits += 1
+        assert limits <= 1 + EXCUSES + 1, "limits pass, and it is not given up"
 
 
 @pytest.mark.parametrize("state", [State.STOPPED, State.CLOSING, State.BLOCKED])

@@ -13,6 +13,7 @@ from holdfast.supervision import (
     Memory,
     Reconfigured,
     State,
+    Woke,
     preset,
 )
 
@@ -397,6 +398,15 @@ def test_a_reserve_is_kept_and_the_reset_awaited() -> None:
     driver.tick()
     driver.end()
     assert driver.delay == 2.0
+
+
+def test_for_the_platforms_count_a_suspend_is_time_that_passed() -> None:
+    driver = Driver()
+    driver.start()
+    _log_in(driver, remaining=50, total=1000, reset_after=10_000.0)
+    driver.end()
+    driver.send(Woke(9_000.0))
+    assert driver.delay == pytest.approx(1_000.0)
 
 
 def test_an_ample_budget_slows_nothing() -> None:

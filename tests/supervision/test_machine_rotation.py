@@ -175,6 +175,49 @@ def test_an_old_one_that_falls_silent_gives_way_to_the_successor() -> None:
     assert driver.cause.kind is Kind.SILENT
 
 
+def test_a_successor_that_is_ready_while_the_silent_one_is_closed_takes_its_place() -> None:
+    driver = Driver().live(silence=24.0, grace=8.0)
+    driver.wait(12.0)
+    old = driver.goodbye()
+    driver.wait(12.0)
+    assert driver.state() is State.CLOSING
+    driver.ready(silence=1e6)
+    view = driver.view()
+    assert (view.state, view.published) == (State.LIVE, Published.CONNECTED)
+    assert (view.generation, view.rotating) == (old + 1, False)
+    assert driver.cause.kind is Kind.SILENT
+    driver.end_of(old)
+    driver.wait(60.0)
+    assert driver.view().generation == old + 1, "the good connection stays"
+    assert driver.state() is State.LIVE
+
+
+@pytest.mark.parametrize("aborted", [False, True])
+def test_the_one_that_was_being_closed_keeps_its_deadlines(aborted: bool) -> None:
+    driver = Driver().live(silence=24.0, grace=8.0)
+    driver.wait(12.0)
+    old = driver.goodbye()
+    driver.wait(12.0 + 3.0 * aborted)
+    driver.ready(silence=1e6)
+    effects = driver.wait(4.0)
+    assert effects == [*([] if aborted else [Abort(old)]), Abandon(old)]
+    assert driver.view().abandoned == 1
+    assert driver.state() is State.LIVE
+
+
+def test_whose_ready_is_awaited() -> None:
+    driver = Driver()
+    driver.start()
+    first = driver.generation
+    assert driver.machine.awaits(first)
+    assert not driver.machine.awaits(first + 1)
+    driver.live()
+    assert not driver.machine.awaits(first)
+    driver.goodbye()
+    assert driver.machine.awaits(first + 1)
+    assert not driver.machine.awaits(first)
+
+
 def test_a_second_goodbye_opens_no_second_successor() -> None:
     driver = Driver().live()
     old = driver.goodbye()

@@ -128,6 +128,7 @@ SCENARIOS: dict[tuple[State, Trigger, State], Callable[[Driver], object]] = {
     (S.BLOCKED, T.STOP, S.STOPPED): _then(Driver.blocked, Driver.stop),
     (S.LIVE, T.ROTATED, S.LIVE): _rotated,
     (S.SUSPECT, T.ROTATED, S.LIVE): _then(_rotating_while_suspect, Driver.ready),
+    (S.CLOSING, T.ROTATED, S.LIVE): _then(_rotating_while_suspect, Driver.tick, Driver.ready),
     (S.LIVE, T.ENDED, S.CONNECTING): _then(_rotating, _the_old_one_ends),
     (S.SUSPECT, T.ENDED, S.CONNECTING): _then(_rotating_while_suspect, _the_old_one_ends),
     (S.CLOSING, T.ENDED, S.CONNECTING): _then(

@@ -183,8 +183,7 @@ class Account(Shell):
 
     def _told(self, report: Report) -> None:
         if report.view.state is State.CONNECTING:
-            self._proof_before, self._was_ready = self._last_proof(), False
-            self._deaf_since = self._unstored_since = self._ready_at = None
+            self._leave_behind()
         if report.view.state in (State.LIVE, State.BACKOFF, State.BLOCKED):
             self._spawn(self._remember(), "remember")
         self._on_report(self, report)
@@ -275,10 +274,18 @@ class Account(Shell):
         await self._store.receive(self.name, (), cursor)
         return new
 
-    def continued(self, continuity: Continuity) -> None:
-        """A connection is ready; unless the platform replays, what it missed is a gap."""
-        if self.supervisor.state is not State.CONNECTING:
+    def continued(self, generation: int, continuity: Continuity) -> None:
+        """A connection is ready; unless the platform replays, what it missed is a gap.
+
+        It misses nothing where the connection before it is alive and well.
+        """
+        state = self.supervisor.state
+        if state is State.LIVE or not self.supervisor.awaits(generation):
             return
+        if (
+            state is not State.CONNECTING
+        ):  # a successor in time, of one that is given up or in doubt
+            self._leave_behind()
         self._was_ready = True
         self._ready_at = self.clock()
         replayed = continuity is not Continuity.FRESH or self.adapter.traits.replays
@@ -329,6 +336,11 @@ class Account(Shell):
         if told not in self._tracebacks and len(self._tracebacks) < TRACEBACKS:
             self._tracebacks.add(told)
             log.error("unclassified error account=%s", self.name, exc_info=error)
+
+    def _leave_behind(self) -> None:
+        """The connection before is over, or no longer to be believed in."""
+        self._proof_before, self._was_ready = self._last_proof(), False
+        self._deaf_since = self._unstored_since = self._ready_at = None
 
     def _last_proof(self) -> float | None:
         """Unix seconds of the last proof of a working login, on this connection or before it.

@@ -79,8 +79,8 @@ class Host(Protocol):
     async def accept(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
         """Store messages and cursor durably. Raises StoreError."""
 
-    def continued(self, continuity: Continuity) -> None:
-        """A connection is ready and continues its predecessor this way."""
+    def continued(self, generation: int, continuity: Continuity) -> None:
+        """This connection is ready and continues its predecessor this way."""
 
     def recipient_back(self) -> None:
         """Somebody who could not be reached can be again."""
@@ -263,7 +263,7 @@ class Connection:
     ) -> None:
         """See `holdfast.adapter.Link.ready`."""
         if not self._over:
-            self._host.continued(continuity)
+            self._host.continued(self.generation, continuity)
             self._watch.begin()
         self._host.post(Ready(self.generation, beat, silence, grace, resumable))
 

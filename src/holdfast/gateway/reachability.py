@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from holdfast.adapter import HttpFailed
 from holdfast.gateway.net import HttpClient, Net
 from holdfast.supervision import Kind, Published, State, View
+from holdfast.supervision.causes import OF_THE_NETWORK
 
 log = logging.getLogger("holdfast.reachability")
 
@@ -41,8 +42,6 @@ LIMIT = 3.0
 
 SPREAD = 0.06
 """Seconds between two kicks: two in 100 ms, and with one whose own wait ends meanwhile three."""
-
-WAITS_FOR_NETWORK = frozenset({Kind.UNREACHABLE, Kind.TIMEOUT, Kind.LOST, Kind.SILENT})
 
 
 class Turns:
@@ -176,7 +175,7 @@ class Reachability:
             return
         prober = self._probers.get((endpoint, net))
         kind = view.cause.kind if view.cause is not None else None
-        if view.published is Published.RETRYING and kind in WAITS_FOR_NETWORK:
+        if view.published is Published.RETRYING and kind in OF_THE_NETWORK:
             if prober is None:
                 ask = partial(self._ask, net)
                 prober = Prober(endpoint, ask, turns=self._turns, rand=self._rand)

@@ -37,6 +37,10 @@ class Kind(StrEnum):
     """Another client uses the same credentials."""
 
 
+OF_THE_NETWORK = frozenset({Kind.UNREACHABLE, Kind.TIMEOUT, Kind.LOST, Kind.SILENT})
+"""What a network that comes back may end: news of it is worth a try before its time."""
+
+
 class Remedy(Enum):
     """What the supervisor does about a cause."""
 

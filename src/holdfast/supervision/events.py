@@ -53,9 +53,11 @@ class Kick:
 
 @dataclass(frozen=True, slots=True)
 class Woke:
-    """The machine was suspended, or the clock jumped: every proof of life is in doubt."""
+    """The machine was suspended, or the kernel has news of the network (``slept`` is 0): every
+    proof of life is in doubt."""
 
     slept: float
+    """Seconds in which the monotonic clock stood still."""
 
 
 @dataclass(frozen=True, slots=True)

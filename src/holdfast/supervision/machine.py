@@ -6,7 +6,7 @@ Rules of this file:
 - Every state change is a row of `states.TRANSITIONS`.
 - Counting only makes us slower and louder; only the peer's verdict makes us wait for a person.
 - Success is a stable run, never a mere connect.
-- A late clock convicts nobody.
+- A late clock convicts nobody, a few times in a row. Only proof of life puts a limit off for ever.
 
 It is longer than the other files on purpose: what it decides is read in one sitting, or not at all.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
-from holdfast.supervision.causes import Cause, Kind, Remedy
+from holdfast.supervision.causes import OF_THE_NETWORK, Cause, Kind, Remedy
 from holdfast.supervision.events import (
     Abandon,
     Abort,
@@ -57,6 +57,10 @@ from holdfast.supervision.view import View
 NEW_ATTEMPT = 1.0
 """Seconds in which an attempt counts as dialled after the news that made somebody kick it."""
 
+EXCUSES = 3
+"""Limits in a row that are put off because our own clock was late or the machine slept. Without a
+bound a dead connection would be kept for ever where every timer is late."""
+
 _UP = frozenset({State.CONNECTING, State.LIVE, State.SUSPECT})
 
 
@@ -90,6 +94,7 @@ class Supervisor:
         self._began_at = 0.0
         self._attempt_by = 0.0
         self._step_by = 0.0
+        self._excuses = 0
         self._ours: Cause | None = None
         self._aborted = False
         # waiting
@@ -174,6 +179,12 @@ class Supervisor:
             case _:
                 assert self._retry_at is not None
                 return self._retry_at
+
+    def awaits(self, generation: int) -> bool:
+        """Whether a `Ready` of this connection would make it the current one."""
+        if generation == self._open:
+            return self.state is State.CONNECTING
+        return generation == self._beside.successor
 
     def memory(self, now: float) -> Memory:
         """What must survive a restart of the process."""
@@ -269,14 +280,33 @@ class Supervisor:
             self._replace(Cause(Kind.RECYCLED, "reconfigured", "the configuration changed"), now)
 
     def _woke(self, slept: float, now: float) -> None:
-        self._pace.slept(slept)
-        if self.state is State.CONNECTING:
+        """Ask for proof. News of the network alone, which may come every second, moves no limit
+        and ends no wait for anything but a network.
+        """
+        self._slept(slept)
+        excused = slept > 0 and self._excused()
+        if self.state is State.CONNECTING and excused:
             self._excuse_attempt(now)
         elif self._pulse is not None and self.state is not State.CLOSING:
-            self._pulse.forgive()
-            self._doubt(now, now + self._pulse.grace)
-        elif self.state is State.BACKOFF:
+            if excused:
+                self._pulse.forgive()
+            moves = excused or self.state is State.LIVE
+            self._doubt(now, now + self._pulse.grace if moves else self._attempt_by)
+        elif self.state is State.BACKOFF and (
+            slept > 0 or self._cause is None or self._cause.kind in OF_THE_NETWORK
+        ):
             self._kick(False, now)
+
+    def _slept(self, seconds: float) -> None:
+        """The monotonic clock stood still meanwhile: all that was is so much longer ago."""
+        self._pace.slept(seconds)
+        self._since -= seconds
+        if self._last_proof is not None:
+            self._last_proof -= seconds
+        if self._outage_since is not None:
+            self._outage_since -= seconds
+        if self._pulse is not None:
+            self._pulse.last -= seconds
 
     # -- what a connection says ---------------------------------------------------------------
 
@@ -287,6 +317,7 @@ class Supervisor:
 
     def _live(self, event: Ready, trigger: Trigger, now: float) -> None:
         self._ready_at = self._touched_at = self._last_proof = now
+        self._excuses = 0
         self._pulse = Pulse(
             now,
             event.silence or self.policy.silence_limit,
@@ -313,6 +344,7 @@ class Supervisor:
         self._touch(now)
         self._heard = True
         self._last_proof = now
+        self._excuses = 0
         if self._pulse is not None:
             self._pulse.alive(now)
         if self.state is State.SUSPECT:
@@ -379,12 +411,8 @@ class Supervisor:
                 self._beside_ended(now, successor=successor)
             case Budget(remaining=remaining, total=total, reset_after=reset_after):
                 self._pace.logged_in(now, remaining, total, reset_after)
-            case Ready() if successor and self.state in (State.LIVE, State.SUSPECT):
-                assert self._open is not None
-                self._beside.takes_over()
-                self._beside.drain(self._open, now)
-                self._open, self._began_at = event.generation, now
-                self._live(event, Trigger.ROTATED, now)
+            case Ready() if successor:
+                self._succeeded(event, now)
             case _:
                 pass  # only the current connection's life counts
         self._begin_if_due(now)
@@ -396,11 +424,23 @@ class Supervisor:
         elif successor:
             self._tell(Trigger.ROTATE, now)
 
+    def _succeeded(self, event: Ready, now: float) -> None:
+        """The successor is ready; the connection before it goes on, or goes on being closed."""
+        assert self._open is not None
+        self._beside.takes_over()
+        if self.state is State.CLOSING:
+            self._beside.leave(self._open, self._attempt_by, aborted=self._aborted)
+        else:
+            self._beside.drain(self._open, now)
+        self._open, self._began_at, self._ours = event.generation, now, None
+        self._live(event, Trigger.ROTATED, now)
+
     def _take_over(self, successor: int, now: float) -> None:
         """The connection ended before its successor was ready: that one is now the attempt."""
         self._open, self._resuming = successor, False
         self._attempt_by = self._beside.takes_over()
         self._began_at, self._step_by = now, now + self.policy.step_timeout
+        self._excuses = 0
         self._go(Trigger.ENDED, State.CONNECTING, now)
 
     def _rest(self, now: float) -> None:
@@ -420,7 +460,7 @@ class Supervisor:
         if self.state is State.STOPPED or now < (deadline := self._deadline()):
             return
         match self.state:
-            case State.CONNECTING if now - deadline > self.policy.late_after:
+            case State.CONNECTING if now - deadline > self.policy.late_after and self._excused():
                 self._excuse_attempt(now)
             case State.CONNECTING:
                 self._give_up(self._overdue(), now)
@@ -454,7 +494,7 @@ class Supervisor:
     def _tick_life(self, now: float) -> None:
         pulse = self._pulse
         assert pulse is not None
-        late = now - self._proof_deadline() > self.policy.late_after
+        late = now - self._proof_deadline() > self.policy.late_after and self._excused()
         if late:
             pulse.forgive()
         elif now >= self._stable_deadline():
@@ -490,6 +530,11 @@ class Supervisor:
             self._go(Trigger.DOUBT, State.SUSPECT, now)
         else:
             self._tell(Trigger.DOUBT, now)
+
+    def _excused(self) -> bool:
+        """Whether a limit may be put off once more for a fault of our own."""
+        self._excuses += 1
+        return self._excuses <= EXCUSES
 
     def _excuse_attempt(self, now: float) -> None:
         self._attempt_by = now + self.policy.attempt_timeout
@@ -650,7 +695,7 @@ class Supervisor:
         self._open = self.generation
         self._verifying = self._court.verify
         self._resuming = self._resumable and not self._verifying
-        self._began_at = now
+        self._began_at, self._excuses = now, 0
         self._excuse_attempt(now)
         self._step_by = self._attempt_by
         self._retry_at = None

@@ -63,6 +63,10 @@ class Overlap:
         """A former connection may still bring what was sent to it."""
         self._sides[generation] = _Side(Stage.DRAINING, now + self.policy.drain_timeout)
 
+    def leave(self, generation: int, by: float, *, aborted: bool) -> None:
+        """A former connection is being closed already, and keeps its deadline."""
+        self._sides[generation] = _Side(Stage.ABORTED if aborted else Stage.CLOSING, by)
+
     def ended(self, generation: int) -> None:
         """A connection beside the current one is gone."""
         del self._sides[generation]

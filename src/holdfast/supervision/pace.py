@@ -6,7 +6,7 @@ Floors: the server's own wait, the hot-loop bound, the budget of fresh logins, a
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from holdfast.supervision.events import Memory
@@ -87,6 +87,8 @@ class Pace:
         """The machine was suspended: for the server that time has passed."""
         self.wait_until -= seconds
         self._fresh = deque(at - seconds for at in self._fresh)
+        if self._quota is not None:
+            self._quota = replace(self._quota, resets_at=self._quota.resets_at - seconds)
 
     def earliest(self, wish: float, now: float, *, fresh: bool) -> float:
         """The first moment at or after ``wish`` at which an attempt is allowed."""

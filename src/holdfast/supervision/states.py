@@ -82,6 +82,7 @@ TRANSITIONS: frozenset[tuple[State, Trigger, State]] = frozenset(
         (State.SUSPECT, Trigger.PROOF, State.LIVE),
         (State.LIVE, Trigger.ROTATED, State.LIVE),
         (State.SUSPECT, Trigger.ROTATED, State.LIVE),
+        (State.CLOSING, Trigger.ROTATED, State.LIVE),
         *(
             (state, Trigger.ENDED, State.CONNECTING)
             for state in (State.LIVE, State.SUSPECT, State.CLOSING)
