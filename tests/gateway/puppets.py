@@ -50,6 +50,8 @@ class Strings:
     hangs: bool = False
     """A message is never taken."""
     refuses: Cause | None = None
+    busy: float = 0.0
+    """Seconds after which a message is to be tried again; 0 takes it."""
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     links: list[Link] = field(default_factory=list)
 
@@ -96,6 +98,9 @@ class Puppet(Adapter):
             await asyncio.Event().wait()
         if self.mine.refuses is not None:
             raise SendFailed(Outcome.REFUSED, self.mine.refuses)
+        if self.mine.busy:
+            slow = Cause(Kind.THROTTLED, "puppet_429", "slow down", retry_after=self.mine.busy)
+            raise SendFailed(Outcome.NOT_SENT, slow)
         self.mine.sent.append(f"{message.chat}: {message.text}")
         return Receipt(str(len(self.mine.sent)))
 

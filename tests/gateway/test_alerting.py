@@ -11,13 +11,14 @@ import pytest
 from holdfast.adapter import Continuity
 from holdfast.config import AccountWay, AlertsConfig
 from holdfast.errors import ConfigError, StoreError
-from holdfast.messages import Inbound
+from holdfast.messages import Inbound, Outbound
 from holdfast.observe.alerts import Rules
 from holdfast.store.protocol import OutboxState
+from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Cause, Kind, Published
 from holdfast.testing import MemoryStore
 from tests.gateway.house import reach
-from tests.gateway.puppets import GONE, REVOKED, all_up, hooked, stage, via_hook
+from tests.gateway.puppets import GONE, REVOKED, Stage, all_up, hooked, stage, via_hook
 
 # -- through another account ----------------------------------------------------------------------
 
@@ -257,6 +258,53 @@ async def test_an_alert_is_in_the_journal_before_it_leaves_and_gone_afterwards(
     assert b"puppet_401" in kept
     assert afterwards is not None
     assert b"puppet_401" not in afterwards
+
+
+async def take_journal(play: Stage, path: Path) -> None:
+    """A real one, whose clock is the gateway's."""
+    loop = asyncio.get_running_loop()
+    journal = await SqliteStore.open(path, clock=lambda: 1e9 + loop.time())
+    play.store = journal  # type: ignore[assignment]
+
+
+async def test_an_alert_that_waits_for_long_is_sent_once_and_holds_up_nobody(
+    tmp_path: Path,
+) -> None:
+    play = stage(tmp_path, AccountWay(account="b", chat="owner"))
+    await take_journal(play, tmp_path / "j.db")
+    play.strings["b"].busy = 200.0
+    async with play.playing() as gateway:
+        await all_up(gateway)
+        play.strings["a"].fail(REVOKED)
+        await asyncio.sleep(150)  # it was delivered again after a minute, and after two
+        assert gateway.status().accounts["b"].outbox == 1
+        play.strings["b"].busy = 0.0
+        await asyncio.sleep(300)
+        await gateway.post("b", [Outbound(key="later", chat="owner", text="later")])
+        await asyncio.sleep(60)
+        assert gateway.status().accounts["b"].outbox == 0
+    alert, later = play.told("b")
+    assert alert.startswith("owner: a (puppet) needs you")
+    assert later == "owner: later"
+
+
+async def test_an_alert_that_a_restart_finds_in_the_outbox_is_sent_once(tmp_path: Path) -> None:
+    play = stage(tmp_path, AccountWay(account="b", chat="owner"))
+    await take_journal(play, tmp_path / "j.db")
+    play.strings["b"].busy = 45.0
+    async with play.playing() as gateway:
+        await all_up(gateway)
+        play.strings["a"].fail(REVOKED)
+        await asyncio.sleep(45)
+    await take_journal(play, tmp_path / "j.db")
+    play.strings["b"].busy = 0.0
+    async with play.playing() as gateway:
+        await reach(gateway, "b", Published.CONNECTED)
+        await asyncio.sleep(600)
+        await gateway.post("b", [Outbound(key="later", chat="owner", text="later")])
+        await asyncio.sleep(60)
+        assert gateway.status().accounts["b"].outbox == 0
+    assert [told[:17] for told in play.told("b")] == ["owner: a (puppet)", "owner: later"]
 
 
 async def test_what_is_kept_of_another_version_is_left_aside(

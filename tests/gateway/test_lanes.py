@@ -254,6 +254,18 @@ async def test_what_the_process_died_of_is_buried_unasked(deaths: int) -> None:
     await table.close()
 
 
+async def test_a_message_that_is_put_again_is_answered_once() -> None:
+    table = Table()
+    table.sender.connected(True)
+    rows = await table.store.receive("bot", [Inbound(id="1", chat="c", sender="u", text="x")], None)
+    table.lanes.put(rows)
+    table.lanes.put(rows)
+    assert table.lanes.depth == 1
+    await table.quiet()
+    assert table.mouth.texts() == ["x"]
+    await table.close()
+
+
 async def test_a_long_answer_arrives_whole_and_in_order() -> None:
     text = " ".join(f"word{n}" for n in range(3_000))[:20_000]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,8 @@ from holdfast.adapter import BadFrame, Disconnect, HttpFailed, Outcome, Rate, Se
 from holdfast.errors import StoreError
 from holdfast.gateway.sender import RESEND_LIMIT, SEND_LIMIT, Bucket
 from holdfast.messages import Outbound, Receipt
-from holdfast.store.protocol import OutboxState
+from holdfast.store.protocol import Box, OutboxState
+from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Cause, Kind
 from tests.gateway.desk import Mouth, Table
 from tests.gateway.tools import now, until
@@ -350,6 +352,70 @@ def test_a_bucket_never_holds_more_than_its_burst() -> None:
     bucket = Bucket(Rate(per_second=1.0, burst=3))
     assert [bucket.take(10_000.0) for _ in range(5)] == [0, 0, 0, 1, 2]
     assert [bucket.take(99_999.0) for _ in range(4)] == [0, 0, 0, 1]
+
+
+async def test_a_row_that_is_put_again_is_sent_once_and_a_retried_one_again() -> None:
+    table = Table()
+    rows = await table.store.post("bot", [Outbound(key="k", chat="c", text="a")])
+    table.sender.put(rows)
+    table.sender.put(rows)
+    assert table.sender.depth == 1
+    table.mouth.script = [failed(Outcome.REFUSED)]
+    table.sender.connected(True)
+    await table.quiet()
+    assert (table.mouth.texts(), table.states()) == (["a"], ["dead"])
+    table.sender.put([(await table.store.retry(Box.OUTBOX, rows[0].row)).owed()])
+    await table.quiet()
+    assert (table.mouth.texts(), table.states()) == (["a", "a"], ["sent"])
+    await table.close()
+
+
+async def test_a_row_that_is_not_owed_any_more_is_let_go(tmp_path: Path) -> None:
+    """Whoever settled it, the sender was not told."""
+    store = await SqliteStore.open(tmp_path / "j.db")
+    table = Table(store=store)  # type: ignore[arg-type]
+    rows = await store.post(
+        "bot", [Outbound(key=f"k{text}", chat="c", text=text) for text in "abc"]
+    )
+    await store.refuse(rows[0].row, "the reason")
+    await store.sent(rows[1].row, Receipt("r"))
+    table.sender.put(rows)
+    table.sender.connected(True)
+    await table.quiet()
+    assert table.mouth.texts() == ["c"]
+    entries = await store.entries(Box.OUTBOX)
+    assert [(entry.state, entry.reason) for entry in reversed(entries)] == [
+        ("dead", "the reason"),
+        ("sent", ""),
+        ("sent", ""),
+    ]
+    await table.close()
+    await store.close()
+
+
+@pytest.mark.parametrize("receipt", [Receipt("half \ud83d"), Receipt(None), None])  # type: ignore[arg-type]
+async def test_a_receipt_that_can_not_be_kept_asks_a_person_and_stops_nobody(
+    receipt: Receipt, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def accept(message: Outbound) -> Receipt:
+        return receipt
+
+    store = await SqliteStore.open(tmp_path / "j.db")
+    table = Table(store=store)  # type: ignore[arg-type]
+    table.mouth.script = [accept]
+    table.sender.connected(True)
+    table.sender.put(
+        await store.post("bot", [Outbound(key=f"k{n}", chat="c", text=n) for n in "ab"])
+    )
+    await table.quiet()
+    assert table.mouth.texts() == ["a", "b"]
+    second, first = await store.entries(Box.OUTBOX)
+    assert (first.state, second.state) == ("ambiguous", "sent")
+    assert first.reason.startswith("a defect: ")
+    assert "message set aside account=bot key=ka" in caplog.text
+    assert table.sender.unknown == 1
+    await table.close()
+    await store.close()
 
 
 async def test_rows_that_are_settled_are_not_sent() -> None:

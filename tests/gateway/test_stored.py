@@ -38,3 +38,17 @@ async def test_other_errors_are_not_repeated() -> None:
 
     with pytest.raises(ValueError, match="a defect"):
         await stored("bot", write)
+
+
+@pytest.mark.parametrize("code", ["store_refused", "store_wrong_state"])
+async def test_what_the_journal_will_never_take_is_not_asked_again(code: str) -> None:
+    tries: list[str] = []
+
+    async def write() -> None:
+        tries.append(code)
+        raise StoreError(code, "no")
+
+    with pytest.raises(StoreError, match="no") as caught:
+        await stored("bot", write)
+    assert caught.value.final
+    assert tries == [code]

@@ -259,9 +259,10 @@ class Gateway:
             desk.account.woke(0.0)
 
     async def post(self, name: str, messages: Sequence[Outbound]) -> list[Owed]:
-        """Owe messages that answer nothing; durable on return. Their keys must be new.
+        """Owe messages that answer nothing; durable on return.
 
-        Raises UnknownAccount.
+        A key that is known is owed once: whoever posts it again gets its row as it stands. Raises
+        UnknownAccount.
         """
         async with self._reloading:
             desk = self.desk(name)

@@ -76,6 +76,8 @@ class Lanes:
         """Ids of those whose first attempts are counted as they are stored."""
         self._begun: set[int] = set()
         """Rows whose newest attempt is counted, or is being counted, and has not ended."""
+        self._rows: set[int] = set()
+        """Those that wait in a lane or are being handled."""
         self._suspects = Suspects(limits.attempts)
         self._stopping = False
 
@@ -118,9 +120,12 @@ class Lanes:
             await asyncio.gather(*(self._release(row) for row in rows if row.message.id in left))
 
     def put(self, rows: list[Received]) -> None:
-        """Messages that are in the journal take their places in their lanes."""
+        """Messages that are in the journal take their places in their lanes. Who has one already
+        keeps it."""
         if self._stopping:
             return  # they stay in the journal and are handled after the restart
+        rows = [row for row in rows if row.row not in self._rows]
+        self._rows.update(row.row for row in rows)
         found = [
             row
             for row in rows
@@ -175,7 +180,9 @@ class Lanes:
                 else:
                     async with self._suspects.turn(row):
                         await self._one(row)
-                self._begun.discard(lane.popleft().row)
+                lane.popleft()
+                self._begun.discard(row.row)
+                self._rows.discard(row.row)
         except Exception:
             log.exception("lane ended by a defect account=%s", self._account)
         finally:

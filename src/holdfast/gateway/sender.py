@@ -25,6 +25,7 @@ from holdfast.adapter import (
     Rate,
     SendFailed,
 )
+from holdfast.errors import StoreError
 from holdfast.gateway.classify import classified
 from holdfast.gateway.patience import Patience
 from holdfast.gateway.stored import stored
@@ -93,6 +94,8 @@ class Sender:
         self._back = asyncio.Event()
         self._chats: dict[str, deque[Owed]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._rows: set[int] = set()
+        """Those that wait in a queue or are being sent."""
         traits = adapter.traits
         self._total = Bucket(traits.rate_total) if traits.rate_total else None
         self._buckets: dict[str, Bucket] = {}
@@ -117,10 +120,13 @@ class Sender:
         self._back = asyncio.Event()
 
     def put(self, rows: list[Owed]) -> None:
-        """Messages that are in the journal take their places."""
+        """Messages that are in the journal take their places. Who has one already keeps it."""
         for row in rows:
             if self._stopping or row.state not in (OutboxState.OWED, OutboxState.SENDING):
                 continue
+            if row.row in self._rows:
+                continue
+            self._rows.add(row.row)
             chat = row.message.chat
             self._chats.setdefault(chat, deque()).append(row)
             if chat not in self._tasks:
@@ -143,16 +149,32 @@ class Sender:
         queue = self._chats[chat]
         try:
             while queue and not self._stopping:
-                await self._deliver(queue[0])
+                try:
+                    await self._deliver(queue[0])
+                except Exception as error:
+                    await self._set_aside(queue[0], error)
                 if self._stopping:
                     return
-                queue.popleft()
-        except Exception:
-            log.exception("sender ended by a defect account=%s", self._account)
+                self._rows.discard(queue.popleft().row)
         finally:
             del self._chats[chat], self._tasks[chat]
             if not queue:
                 self._forget(chat)
+
+    async def _set_aside(self, row: Owed, error: Exception) -> None:
+        """A defect, or a refusal of the journal: it ends with its own message."""
+        log.error(
+            "message set aside account=%s key=%s", self._account, row.message.key, exc_info=error
+        )
+        if isinstance(error, StoreError) and error.code == "store_wrong_state":
+            return  # somebody else has settled it
+        reason = f"a defect: {type(error).__name__}, see the log"
+        try:
+            await stored(self._account, self._store.hold, row.row, reason)
+        except Exception:
+            log.exception("message left as it is account=%s out-%d", self._account, row.row)
+        else:
+            self.unknown += 1
 
     def _forget(self, chat: str) -> None:
         if len(self._buckets) > 1_000:
@@ -181,6 +203,8 @@ class Sender:
             back = self._back  # whoever comes back from here on is not to be waited for
             try:
                 receipt = await self._try(row)
+            except StoreError:
+                raise  # the journal's word, not the platform's
             except Exception as error:
                 failures += 1
                 if _outcome(error) is Outcome.UNKNOWN:

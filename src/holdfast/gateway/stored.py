@@ -27,12 +27,15 @@ async def stored(
 ) -> T:
     """The result of a write, repeated until the journal takes it.
 
-    Cancelling is as safe as cancelling the write itself.
+    Raises StoreError when it never will (`final`). Cancelling is as safe as cancelling the write
+    itself.
     """
     for failures in count():
         try:
             result = await write(*args, **kw)
         except StoreError as error:
+            if error.final:
+                raise
             if failures % TELL_EVERY == 0:
                 log.error("journal account=%s failures=%d error=%s", account, failures + 1, error)
             await asyncio.sleep(RETRY)

@@ -84,7 +84,7 @@ def damage(path: Path, found: str) -> StoreError:
 
 
 def _meaning(error: Exception) -> tuple[str, str, str]:
-    primary = _primary(error)
+    primary = sqlite3.SQLITE_NOMEM if isinstance(error, MemoryError) else _primary(error)
     if isinstance(error, FileNotFoundError):
         return "store_io", "the file is gone", _GONE
     if isinstance(error, OSError):

@@ -351,4 +351,6 @@ class GroupWriter(Worker):
 
     def _own(self, error: Exception) -> Exception:
         """What the caller of a failed operation gets."""
-        return trouble(error, self.place.path) if isinstance(error, sqlite3.Error) else error
+        # A text that is no valid Unicode fails before SQLite sees it.
+        refused = isinstance(error, (sqlite3.Error, UnicodeError, OverflowError))
+        return trouble(error, self.place.path) if refused else error
