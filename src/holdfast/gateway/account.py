@@ -157,6 +157,17 @@ class Account(Shell):
         await self.pause()
         await asyncio.gather(self._settle(), self._send_client.close())
 
+    async def settled(self) -> None:
+        """After `stop`: wait until the journal has taken or refused all that it was handed.
+
+        For as long as the disk takes. Whoever reads the journal now finds it as it stays.
+        """
+        if self._intakes:
+            await asyncio.wait(self._intakes)
+        # A write whose caller was cancelled may still be on its way; an empty one lands behind it.
+        with contextlib.suppress(StoreError):
+            await self._store.receive(self.name, (), None)
+
     async def pause(self) -> None:
         """Stop the connection, keep the account: its replies wait in the journal."""
         self._wanted = False

@@ -198,6 +198,8 @@ class Gateway:
             gone = [name for name in self.desks if name not in config.accounts]
             stopping = [*gone, *(new.name for new in changed if new.name in self.desks)]
             await asyncio.gather(*(self.desks[name].stop() for name in stopping))
+            # However long the disk takes: what lands behind the new desk's back is nobody's.
+            await asyncio.gather(*(self.desks[name].account.settled() for name in stopping))
             done += [f"{name}: removed" for name in gone]
             for name in stopping:
                 del self.desks[name]

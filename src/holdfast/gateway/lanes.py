@@ -79,7 +79,7 @@ class Lanes:
         self._rows: set[int] = set()
         """Those that wait in a lane or are being handled."""
         self._suspects = Suspects(limits.attempts)
-        self._stopping = False
+        self._stopping = self._over = False
 
     @property
     def depth(self) -> int:
@@ -144,7 +144,10 @@ class Lanes:
                 self._tasks[chat] = task
 
     async def stop(self, grace: float) -> None:
-        """Let running handlers end within ``grace`` seconds, then cancel them. Nothing is lost."""
+        """Let running handlers end within ``grace`` seconds, then cancel them. Nothing is lost.
+
+        Whatever an agent that ignores this still answers, nothing is written afterwards.
+        """
         self._stopping = True
         for lane in self._waiting.values():
             while len(lane) > 1:
@@ -156,6 +159,9 @@ class Lanes:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
+            self._over = True
+            for task in late:  # an agent may have ignored the first one
+                task.cancel()
             left = [lanes[task] for task in late if lanes[task].row in self._begun]
             await asyncio.gather(*map(self._release, left))
 
@@ -201,6 +207,8 @@ class Lanes:
                 answers = error
             finally:
                 self._slots.release()
+            if self._over:
+                return  # the message is another desk's, or the next process's
             if isinstance(answers, list):
                 owed = compose(self._account, row.message, answers, self._adapter.traits)
                 # The agent has answered: only the writing is repeated, never the asking.

@@ -99,7 +99,7 @@ class Sender:
         traits = adapter.traits
         self._total = Bucket(traits.rate_total) if traits.rate_total else None
         self._buckets: dict[str, Bucket] = {}
-        self._stopping = False
+        self._stopping = self._over = False
 
     @property
     def depth(self) -> int:
@@ -134,7 +134,10 @@ class Sender:
                 self._tasks[chat] = task
 
     async def stop(self, grace: float) -> None:
-        """Let tries under way end within ``grace`` seconds, then cancel. The rest stays owed."""
+        """Let tries under way end within ``grace`` seconds, then cancel. The rest stays owed.
+
+        Whatever becomes of a try that ignores this, nothing is written afterwards.
+        """
         self._stopping = True
         self._up.clear()
         busy = [task for task in self._tasks.values() if not task.done()]
@@ -144,6 +147,9 @@ class Sender:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=1.0)
+        self._over = True
+        for task in self._tasks.values():  # an adapter may have ignored the first one
+            task.cancel()
 
     async def _drain(self, chat: str) -> None:
         queue = self._chats[chat]
@@ -206,6 +212,8 @@ class Sender:
             except StoreError:
                 raise  # the journal's word, not the platform's
             except Exception as error:
+                if self._over:
+                    return
                 failures += 1
                 if _outcome(error) is Outcome.UNKNOWN:
                     unknowns, tries, failed_at = unknowns + 1, tries + 1, loop.time()
@@ -218,6 +226,8 @@ class Sender:
                 if await stored(self._account, self._failed, row, error, unknowns, not_before):
                     return
                 continue
+            if self._over:
+                return  # the message is another desk's, which has found it in the middle of a try
             await stored(self._account, self._accepted, row, receipt)
             return
 

@@ -289,7 +289,10 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Store(Protocol):
-    """A durable journal shared by all accounts of a gateway."""
+    """A durable journal shared by all accounts of a gateway.
+
+    What is written lands in the order in which it was handed in.
+    """
 
     @property
     def notice(self) -> str:
