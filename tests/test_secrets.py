@@ -95,6 +95,12 @@ def test_mistakes_say_how_to_mend_them(
     assert MARK not in str(caught.value)
 
 
+def test_bytes_that_are_no_text_are_refused_where_they_are_read(tmp_path: Path) -> None:
+    environ = {"TOKEN": b"exig\xe9e".decode("utf-8", "surrogateescape")}
+    with pytest.raises(ConfigError, match="no UTF-8 text: environment variable TOKEN"):
+        resolve({"env": "TOKEN"}, "here", tmp_path, environ=environ)
+
+
 def test_a_keyring_that_waits_for_somebody_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ import msgspec
 
 from holdfast.adapter import Secret
 from holdfast.errors import ConfigError
+from holdfast.legible import legible
 from holdfast.threads import DAEMONS
 
 HIDDEN = "***"
@@ -82,6 +83,8 @@ def resolve(
             raise ConfigError(where, "must be a secret", f"write {FORMS}")
     if not secret:
         raise ConfigError(where, f"the secret is empty: {source}", f"set {source}")
+    if legible(secret) != secret:
+        raise ConfigError(where, f"the secret is no UTF-8 text: {source}", f"set {source} anew")
     return Secret(secret)
 
 
@@ -160,8 +163,8 @@ class Redaction:
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def clean(self, text: str) -> str:
-        """The text without secrets."""
-        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+        """The text as it may leave the process: without secrets, and `legible`."""
+        return legible(text if self._pattern is None else self._pattern.sub(HIDDEN, text))
 
 
 def without_user(url: str) -> str:

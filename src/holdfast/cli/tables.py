@@ -12,7 +12,7 @@ from enum import Enum
 from importlib.util import find_spec
 from typing import Any
 
-import msgspec
+from holdfast.legible import encoded
 
 
 class Tone(Enum):
@@ -122,7 +122,7 @@ def say(text: str, tone: Tone = Tone.PLAIN) -> None:
 
 def show_json(value: Any) -> None:
     """Print one JSON document on one line."""
-    print(msgspec.json.encode(value).decode())
+    print(encoded(value).decode())
 
 
 def clear() -> None:

@@ -23,6 +23,7 @@ from holdfast.gateway.connection import Connection
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.net import HttpClient, Net
 from holdfast.gateway.shell import Shell
+from holdfast.legible import legible
 from holdfast.messages import Gap, Inbound
 from holdfast.store.protocol import InboxState, Received, Store
 from holdfast.supervision import Cause, Memory, Open, Policy, Refused, Report, Start, State
@@ -318,7 +319,7 @@ class Account(Shell):
         if since is None:
             since = self.wall(self.view().since)
         until = self.clock() + self.adapter.traits.gap_tail
-        self.last_gap = gap = Gap(since=since, until=until, reason=reason)
+        self.last_gap = gap = Gap(since=since, until=until, reason=legible(reason))
         log.warning(
             "gap account=%s since=%.3f until=%.3f reason=%r", self.name, since, gap.until, reason
         )

@@ -30,7 +30,7 @@ def classified(adapter: Adapter, error: BaseException) -> Cause:
 
 
 def cleaned(cause: Cause, redaction: Redaction) -> Cause:
-    """The cause without secrets in its words."""
+    """The cause without secrets in its words, which anybody can write down."""
     return replace(
         cause,
         code=redaction.clean(cause.code),

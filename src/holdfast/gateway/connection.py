@@ -30,6 +30,7 @@ from holdfast.gateway.deafness import DeafnessWatch
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.net import HttpClient
 from holdfast.gateway.websocket import LiveWebSocket
+from holdfast.legible import legible
 from holdfast.messages import Inbound
 from holdfast.supervision import (
     Alive,
@@ -250,7 +251,7 @@ class Connection:
 
     def step(self, name: str, limit: float | None = None) -> None:
         """See `holdfast.adapter.Link.step`."""
-        self._host.post(Step(self.generation, name, limit))
+        self._host.post(Step(self.generation, legible(name), limit))
 
     def ready(
         self,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast.legible import encoded
 from holdfast.observe.incidents import HOUR, MINUTE, Action, Batch, End, Incident, Piece, Spent
 
 log = logging.getLogger("holdfast.history")
@@ -126,7 +127,7 @@ class HistoryFile:
                 self._put(incident)
             self._db.executemany(
                 "INSERT INTO actions (document) VALUES (?)",
-                [(msgspec.json.encode(action),) for action in batch.actions],
+                [(encoded(action),) for action in batch.actions],
             )
             self._db.executemany(
                 "INSERT INTO uptime VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
@@ -190,7 +191,7 @@ class HistoryFile:
                 incident.account,
                 incident.since,
                 incident.until is None,
-                msgspec.json.encode(incident),
+                encoded(incident),
             ),
         )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast.legible import encoded
 from holdfast.supervision import Cause, View
 
 SCHEMA = 1
@@ -226,7 +227,7 @@ def write(path: Path, status: Status) -> None:
     """Replace the file atomically; a reader sees the old or the new one. Raises OSError."""
     temporary = path.with_suffix(f".{os.getpid()}-{next(_writes)}.tmp")
     try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=1))
+        temporary.write_bytes(msgspec.json.format(encoded(status), indent=1))
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

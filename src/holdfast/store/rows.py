@@ -184,7 +184,7 @@ def pack(message: Inbound | Outbound) -> bytes:
 
 
 def to_json(value: Any) -> bytes:
-    """A cursor, transition or gap as stored. Raises StoreError `store_refused`."""
+    """A cursor as stored. Raises StoreError `store_refused`."""
     return _encoded(msgspec.json.encode, value)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from holdfast.errors import StoreError
+from holdfast.legible import encoded, legible
 from holdfast.messages import Gap, Inbound, Outbound, Receipt
 from holdfast.store import keeping, mending, pruning
 from holdfast.store.copying import Copy
@@ -214,7 +215,7 @@ class SqliteStore:
             "UPDATE inbox SET state = 'received', attempts = max(0, attempts - ?),"
             " reason = coalesce(?, reason) WHERE id = ? AND state = 'handling'"
         )
-        values = (int(failure is None), failure, row)
+        values = (int(failure is None), failure and legible(failure), row)
         await self._write(lambda db: db.execute(statement, values).rowcount)
 
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
@@ -332,7 +333,7 @@ class SqliteStore:
     async def record(self, transition: Transition) -> None:
         """Append to the history, which keeps the newest `HISTORY_KEPT` of each account."""
         await self._write(
-            keeping.append("history", transition.account, to_json(transition), HISTORY_KEPT)
+            keeping.append("history", transition.account, encoded(transition), HISTORY_KEPT)
         )
 
     async def history(self, account: str | None = None, limit: int = 100) -> list[Transition]:
@@ -341,7 +342,7 @@ class SqliteStore:
 
     async def add_gap(self, account: str, gap: Gap) -> None:
         """Messages of this stretch may be missing. The newest `GAPS_KEPT` are kept."""
-        await self._write(keeping.append("gaps", account, to_json(gap), GAPS_KEPT))
+        await self._write(keeping.append("gaps", account, encoded(gap), GAPS_KEPT))
 
     async def gaps(self, account: str | None = None, limit: int = 20) -> list[Gap]:
         """The newest gaps, dismissed ones among them, newest last."""
@@ -489,8 +490,11 @@ class SqliteStore:
     def _change(
         self, table: str, row: int, statement: str, values: tuple[Any, ...]
     ) -> asyncio.Future[None]:
+        # Reasons are in the words of others, and none may keep a row from its next state.
+        bound = tuple(legible(v) if isinstance(v, str) else v for v in values)
+
         def operation(db: sqlite3.Connection) -> None:
-            if not db.execute(statement, values).rowcount:
+            if not db.execute(statement, bound).rowcount:
                 raise wrong_state(db, table, row)
 
         return self._write(operation)

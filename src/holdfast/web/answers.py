@@ -6,11 +6,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from holdfast.errors import ConfigError, StoreError
 from holdfast.gateway.gateway import UnknownAccount
+from holdfast.legible import encoded
 from holdfast.store.protocol import NotMendable
 from holdfast.web.problem import Problem
 
@@ -49,8 +49,7 @@ async def explain_mistakes(request: web.Request, handler: Handler) -> web.Stream
 
 def as_json(value: Any, status: int = 200) -> web.Response:
     """An answer."""
-    body = msgspec.json.encode(value)
-    return web.Response(body=body, status=status, content_type="application/json")
+    return web.Response(body=encoded(value), status=status, content_type="application/json")
 
 
 def limit_of(request: web.Request) -> int:

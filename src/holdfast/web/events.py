@@ -22,6 +22,7 @@ import msgspec
 from aiohttp import web
 
 from holdfast.gateway.gateway import Gateway
+from holdfast.legible import encoded
 from holdfast.observe.reporter import transition_of
 from holdfast.observe.status import TTL, Status
 from holdfast.store.protocol import Transition
@@ -125,7 +126,7 @@ class Hub:
         if now >= self._snapshot_due:
             self._dirty = False
             status = Event(status=self.gateway.status())
-            self._snapshot = b"data: " + msgspec.json.encode(status) + b"\n\n"
+            self._snapshot = b"data: " + encoded(status) + b"\n\n"
             took = asyncio.get_running_loop().time() - now
             # However dear it is: the former says nothing after its time to live.
             self._snapshot_due = now + min(HEARTBEAT, max(SNAPSHOT_EVERY, took / SHARE))
@@ -138,7 +139,7 @@ class Hub:
         transition = transition_of(account, report, desk.account.wall(report.view.at))
         if transition is not None:
             self.newest += 1
-            data = msgspec.json.encode(Event(transition=transition))
+            data = encoded(Event(transition=transition))
             event = _head("transition", self.id) + b"data: " + data + b"\n\n"
             self._ring.append(_Numbered(self.newest, event))
         self._dirty = True
