@@ -24,6 +24,8 @@ from holdfast.config import (
 from holdfast.errors import ConfigError
 from holdfast.supervision import preset
 
+NAN = float("nan")
+
 TOKEN = "123456:a-secret-that-nobody-may-see-0123"
 
 GOOD = f"""
@@ -194,8 +196,10 @@ def test_the_state_directory_is_known_without_any_secret(tmp_path: Path) -> None
         (account(poll_timeout=500), ["poll_timeout", "50"]),
         (account(ambiguous="maybe"), ["ambiguous", "resend, hold, drop"]),
         (account(policy={"backof_cap": 3}), ["policy", "did you mean `backoff_cap`"]),
-        (account(policy={"backoff_cap": "1m"}), ["policy.backoff_cap", "number"]),
-        (account(policy={"backoff_cap": True}), ["policy.backoff_cap", "number"]),
+        (account(policy={"backoff_cap": "1m"}), ["policy: backoff_cap", "finite number"]),
+        (account(policy={"backoff_cap": True}), ["policy: backoff_cap", "finite number"]),
+        (account(policy={"silence_limit": NAN}), ["policy: silence_limit", "finite number"]),
+        (account(policy={"beat_misses": 1.5}), ["policy: beat_misses", "whole number"]),
         (account(policy={"backoff_first": 90.0}), ["backoff_first", "must not exceed"]),
         (account(policy={"label": "x"}), ["unknown key `label`"]),
         (account(policy=3), ["policy", "expected `object`"]),

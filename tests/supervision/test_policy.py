@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast.supervision import PRESETS, RULES, Cause, Kind, Policy, PolicyError, Remedy, preset
+from holdfast.supervision.backoff import rung
 
 
 def test_the_defaults_are_the_design() -> None:
@@ -32,6 +33,36 @@ def test_the_defaults_are_the_design() -> None:
 def test_every_number_must_be_above_0(name: str, value: int) -> None:
     with pytest.raises(PolicyError, match=f"{name} must be above 0"):
         Policy().with_({name: value})
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Policy) if field.name != "label"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), "60", True])
+def test_a_number_that_is_none_is_refused(name: str, value: Any) -> None:
+    """One that is compared with nothing would hold up an account for good."""
+    with pytest.raises(PolicyError, match=rf"^{name} must be a (finite|whole) number \(it is "):
+        Policy().with_({name: value})
+
+
+@pytest.mark.parametrize("name", ["beat_misses", "escalate_after", "fresh_limit", "resume_tries"])
+@pytest.mark.parametrize("value", [1.5, 3.0, float("nan")])
+def test_what_is_counted_is_whole(name: str, value: float) -> None:
+    with pytest.raises(PolicyError, match=f"^{name} must be a whole number"):
+        Policy().with_({name: value})
+
+
+@pytest.mark.parametrize("name", ["backoff_slow_cap", "escalate_after", "attempt_timeout"])
+def test_a_number_has_an_end(name: str) -> None:
+    """The time of the next attempt is shown as a date, and no date is later than the year 9999."""
+    with pytest.raises(PolicyError, match=f"{name} must be at most 31536000"):
+        Policy().with_({name: 10**400})
+
+
+def test_the_ladder_stays_a_number() -> None:
+    with pytest.raises(PolicyError, match="backoff_factor must be from 1 to 1000"):
+        Policy(backoff_factor=1001.0)
+    policy = Policy(backoff_factor=1000.0)
+    wait = rung(10_000, first=policy.backoff_first, factor=policy.backoff_factor, cap=60.0)
+    assert wait == 60.0
 
 
 @pytest.mark.parametrize(

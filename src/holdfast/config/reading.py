@@ -280,11 +280,9 @@ def _way(
 
 def _policy(keys: AccountKeys, where: str) -> Policy:
     known = set(Policy.__dataclass_fields__) - {"label"}
-    for key, value in keys.policy.items():
+    for key in keys.policy:
         if key not in known:
             raise ConfigError(where, f"unknown key `{key}`{meant(key, known)}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{where}.{key}", f"must be a number, not {value!r}")
     try:
         return preset(keys.platform, keys.policy)
     except PolicyError as error:

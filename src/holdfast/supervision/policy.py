@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
+
+MOST = 31_536_000
+"""No number is above it: a year in seconds. The times made of them are shown as dates."""
+
+STEEPEST = 1000
+"""The ladder's largest factor: its power stays a number however many failures there are."""
 
 
 class PolicyError(ValueError):
@@ -100,11 +107,9 @@ class Policy:
     """Prefix of the codes of the supervisor's own errors, for example ``qq``."""
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{field.name} must be above 0 (it is {value!r})"
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), int | float) and value <= 0
-        ]
+        problems = list(self._no_numbers())
+        if problems:  # what is no number can not be compared
+            raise PolicyError(problems)
         for small, large in (
             ("backoff_first", "backoff_cap"),
             ("backoff_cap", "backoff_slow_cap"),
@@ -120,8 +125,10 @@ class Policy:
                     f"{small} ({getattr(self, small)}) must not exceed "
                     f"{large} ({getattr(self, large)})"
                 )
-        if self.backoff_factor < 1:
-            problems.append(f"backoff_factor must be at least 1 (it is {self.backoff_factor})")
+        if not 1 <= self.backoff_factor <= STEEPEST:
+            problems.append(
+                f"backoff_factor must be from 1 to {STEEPEST} (it is {self.backoff_factor})"
+            )
         if self.probe_grace >= self.silence_limit:
             problems.append("probe_grace must be shorter than silence_limit")
         if self.close_timeout + self.abort_timeout >= 5.0:
@@ -130,6 +137,21 @@ class Policy:
             )
         if problems:
             raise PolicyError(problems)
+
+    def _no_numbers(self) -> Iterator[str]:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "label" or (field.name == "fresh_limit" and value is None):
+                continue
+            whole = field.type != "float"
+            kinds: tuple[type, ...] = (int,) if whole else (int, float)
+            if type(value) not in kinds or not (whole or abs(value) < math.inf):
+                kind = "whole" if whole else "finite"
+                yield f"{field.name} must be a {kind} number (it is {value!r})"
+            elif value <= 0:
+                yield f"{field.name} must be above 0 (it is {value!r})"
+            elif value > MOST:
+                yield f"{field.name} must be at most {MOST}"
 
     def with_(self, overrides: Mapping[str, Any]) -> Policy:
         """A copy with some numbers changed, validated again. Raises PolicyError."""
