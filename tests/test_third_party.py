@@ -204,6 +204,7 @@ def function(settings, tools): ...
         ("holdfast_mute:function", "the entry point of 'mute' is not an Adapter"),
         ("holdfast_mute:Bare", "the adapter of 'mute' has no traits, Settings, check, identity"),
         ("holdfast_mute:Nobody", "the package of 'mute' can not be loaded: AttributeError"),
+        ("holdfast_leaver:Mute", "the package of 'mute' can not be loaded: SystemExit: 78"),
         ("holdfast_nowhere:Mute", "the package of 'mute' can not be loaded: ModuleNotFoundError"),
     ],
 )
@@ -217,6 +218,7 @@ async def test_a_broken_package_is_a_mistake_with_a_place(
 ) -> None:
     unimport("holdfast_mute", monkeypatch)
     (place / "holdfast_mute.py").write_text(ADAPTER, encoding="utf-8")
+    (place / "holdfast_leaver.py").write_text("raise SystemExit(78)\n", encoding="utf-8")
     install(place, "holdfast-mute", "1.0", {"mute": point})
     desk = Place(tmp_path)
     desk.write(dumb={"platform": "mute"})

@@ -27,7 +27,7 @@ def find(platform: str, where: str) -> type[Adapter]:
             raise ConfigError(where, f"unknown platform {platform!r}", f"known are: {known}")
         try:
             adapter = others[platform].load()
-        except Exception as error:  # somebody else's module: anything may come of importing it
+        except (Exception, SystemExit) as error:  # it is somebody else's module
             what = f"the package of {platform!r} can not be loaded: {type(error).__name__}: {error}"
             raise ConfigError(where, what, "Install it anew, or ask its author.") from error
     if not (isinstance(adapter, type) and issubclass(adapter, Adapter)):

@@ -27,6 +27,8 @@ class DaemonExecutor(Executor):
                 return
             try:
                 result: Any = fn(*args, **kwargs)
+            except StopIteration as error:  # no asyncio future takes it: a wait without end
+                future.set_exception(RuntimeError(f"it raised {error!r}"))
             except BaseException as error:
                 future.set_exception(error)
             else:

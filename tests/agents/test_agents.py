@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import sys
 import threading
 from pathlib import Path
@@ -119,7 +120,9 @@ async def test_a_module_beside_the_configuration_is_found(tmp_path: Path) -> Non
     del sys.modules["polly_agent"]
 
 
-@pytest.mark.parametrize("source", ["1/0", "raise SystemError('x')", "def broken(:"])
+@pytest.mark.parametrize(
+    "source", ["1/0", "raise SystemError('x')", "def broken(:", "import sys; sys.exit(78)"]
+)
 def test_a_module_that_fails_to_import_says_so(source: str, tmp_path: Path) -> None:
     (tmp_path / "bad_agent.py").write_text(source)
     path = list(sys.path)
@@ -140,6 +143,48 @@ async def test_an_exception_reaches_the_caller() -> None:
 
     with pytest.raises(LookupError):
         await wrap(fails, "here")(MESSAGE, TURN)
+
+
+def leaves(message: Inbound) -> str:
+    """Ends the process, as it believes."""
+    sys.exit(78)
+
+
+async def leaves_too(message: Inbound) -> str:
+    """Does so on the gateway's loop."""
+    raise KeyboardInterrupt
+
+
+def runs_dry(message: Inbound) -> str:
+    """Takes from what is empty: no future can hold that exception."""
+    return next(iter(()))
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (leaves, "the agent raised SystemExit(78)"),
+        (leaves_too, "the agent raised KeyboardInterrupt()"),
+        (runs_dry, "StopIteration"),
+    ],
+)
+async def test_what_would_end_the_process_is_a_failure_like_any_other(
+    function: Any, reason: str
+) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match=re.escape(reason)):
+            await wrap(function, "here")(MESSAGE, TURN)
+
+
+async def test_a_cancelled_agent_is_cancelled() -> None:
+    async def waits(message: Inbound) -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(wrap(waits, "here")(MESSAGE, TURN))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 @pytest.mark.real_time

@@ -304,6 +304,37 @@ async def test_an_agent_that_blocks_the_loop_does_not_hinder_the_stop(
             assert f"left at once: {why}" in process.log
 
 
+LEAVER = """
+import asyncio
+import sys
+
+async def leave(): sys.exit(78)
+
+async def answer(message):
+    if message.text == "later":
+        asyncio.create_task(leave())
+        await asyncio.Event().wait()
+    sys.exit(78)
+"""
+
+
+async def test_an_agent_that_calls_exit_has_failed_and_the_gateway_goes_on(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    (tmp_path / "leaver.py").write_text(LEAVER)
+    async with TelegramSimulator() as sim:
+        place.write(bot=sim.account() | {"agent": "python:leaver:answer"})
+        async with place.gateway() as process:
+            await connected(place)
+            sim.say("now")
+            await process.logged('event="handler failed" account=bot')
+            await process.logged("SystemExit(78)")
+            sim.say("later", chat="bob")  # in a task of its own, where nothing can hold it back
+            assert await process.ended() == Exit.FAILED
+            assert "asked to leave" in process.log
+            assert "leaver.py" in process.log
+            assert "event=stopped account=bot" in process.log
+
+
 @pytest.mark.parametrize(
     ("table", "parts"),
     [

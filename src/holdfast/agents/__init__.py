@@ -59,7 +59,7 @@ def _import(module_name: str, name: str, where: str, base: Path) -> Any:
     sys.path.insert(0, str(base))
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a user's module does at its import
         raise ConfigError(
             where,
             f"module {module_name!r} can not be imported: {type(error).__name__}: {error}",
@@ -76,8 +76,9 @@ def _import(module_name: str, name: str, where: str, base: Path) -> Any:
 def wrap(function: Any, where: str) -> Agent:
     """A user's function as an agent: sync or async, with (message) or (message, turn).
 
-    A sync function runs in a thread, so that it can not stop the gateway's loop. Raises
-    ConfigError when it can not be called that way.
+    A sync function runs in a thread, so that it can not stop the gateway's loop. What is meant to
+    end the process is a failure of the function. Raises ConfigError when it can not be called that
+    way.
     """
     if not callable(function):
         raise ConfigError(where, f"{function!r} can not be called")
@@ -95,10 +96,15 @@ def wrap(function: Any, where: str) -> Agent:
 
     async def agent(message: Inbound, turn: Turn) -> list[Reply]:
         arguments = (message, turn)[:count]
-        if is_async:
-            return replies(await function(*arguments))
-        loop = asyncio.get_running_loop()
-        return replies(await loop.run_in_executor(DAEMONS, function, *arguments))
+        try:
+            if is_async:
+                return replies(await function(*arguments))
+            loop = asyncio.get_running_loop()
+            return replies(await loop.run_in_executor(DAEMONS, function, *arguments))
+        except (Exception, asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # sys.exit: the loop would end the process with it
+            raise RuntimeError(f"the agent raised {error!r}") from error
 
     return agent
 

@@ -44,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
     runner = asyncio.Runner(loop_factory=factory)
     try:
         return runner.run(serve(args.config, redaction))
+    except SystemExit as leaving:
+        # From a task that an agent has made, which nothing can hold back. Its code is not ours:
+        # 78 would keep systemd from starting the gateway again.
+        log.error("asked to leave by foreign code error=%r", leaving, exc_info=leaving)
+        return Exit.FAILED
     finally:
         _close(runner)
 
