@@ -106,6 +106,23 @@ def test_a_list_fits_80_columns_whatever_is_in_it(
     assert capsys.readouterr().out.count("    你好") == 50
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_list_is_printed_whatever_the_locale(
+    state: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    said = "naïve 机器人"
+    at(state, lambda store: store.receive("bot", [heard("d", text=said)], None))
+    for words in (["inbox", "list"], ["inbox", "show", "in-4"], ["inbox", "list", "--json"]):
+        screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", screen)
+        assert main(words) == Exit.OK
+        shown = screen.buffer.getvalue()
+        if "--json" in words:
+            assert json.loads(shown)["messages"][-1]["text"] == said
+        else:
+            assert said.encode(encoding, "backslashreplace") in shown
+
+
 def test_what_was_left_out_is_told(state: Path, capsys: Output) -> None:
     main(["dead", "list", "--limit", "2"])
     assert capsys.readouterr().out.startswith("the newest 2 only; see --limit\n")
@@ -298,6 +315,17 @@ def test_what_can_not_be_sent(
 ) -> None:
     assert main(["send", *words]) == Exit.FAILED
     assert error in capsys.readouterr().err
+    assert at(state, lambda store: store.owed("bot")) == []
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_what_is_no_text_on_standard_input(
+    state: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch, errors: str
+) -> None:
+    given = io.TextIOWrapper(io.BytesIO(b"caf\xe9"), encoding="utf-8", errors=errors)
+    monkeypatch.setattr(sys, "stdin", given)
+    assert main(["send", "bot", "4217", "-"]) == Exit.USAGE
+    assert capsys.readouterr().err == "holdfast: the text on standard input is not UTF-8\n"
     assert at(state, lambda store: store.owed("bot")) == []
 
 

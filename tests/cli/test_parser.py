@@ -149,3 +149,21 @@ def test_a_reader_who_leaves_is_no_traceback(tmp_path: Path) -> None:
     command = f"{sys.executable} -m holdfast.cli --help | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("line", ["version >&-", "version >&- 2>&-", "version <&- >&- 2>&-"])
+def test_closed_streams_are_no_reason_to_fail(line: str) -> None:
+    command = f"{sys.executable} -m holdfast.cli {line}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (Exit.OK, "", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("send bot 1", "text"), ("explain", "account"), ("gaps", "account"), ("backup", "file")],
+)
+def test_an_argument_that_is_no_text(
+    line: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line.split(), "caf\udce9"]) == Exit.USAGE
+    assert capsys.readouterr().err == f"holdfast: {name} 'caf\\udce9' is not UTF-8\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. A user's mistake is one line on standard error."""
     from holdfast.cli.parser import build
 
+    _settle_streams()
     parser = build()
     try:
         args = parser.parse_args(argv)
@@ -28,6 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return Exit.USAGE
+    for name, value in vars(args).items():
+        if name != "config" and not _is_text(str(value)):
+            encoding = sys.getfilesystemencoding().upper()
+            print(f"holdfast: {name} {str(value)!r} is not {encoding}", file=sys.stderr)
+            return Exit.USAGE
     if args.config is None:
         args.config = Path(os.environ.get("HOLDFAST_CONFIG") or "holdfast.toml")
     try:
@@ -44,6 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"holdfast: {told}", file=sys.stderr)
         return _exit_of(error)
     return code
+
+
+def _settle_streams() -> None:
+    """Every standard stream is there, and no text is too strange to be printed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed; its number is not to become the journal's
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_text(value: str) -> bool:
+    """Python keeps bytes that are no text as halves of a character, which nothing can encode."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _command(name: str) -> Callable[[object], int]:

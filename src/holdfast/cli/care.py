@@ -11,7 +11,7 @@ from holdfast import durations
 from holdfast.cli import tables, words
 from holdfast.cli.control import Query, account_path
 from holdfast.cli.exits import Exit
-from holdfast.cli.journal import Answer, Journal
+from holdfast.cli.journal import Answer, Journal, usage
 from holdfast.cli.tables import Table
 from holdfast.web.letters import Copy, GapLine, Letter
 
@@ -99,7 +99,7 @@ def backup(args: argparse.Namespace) -> int:
 
 def send(args: argparse.Namespace) -> int:
     """``holdfast send``."""
-    text = sys.stdin.read() if args.text == "-" else args.text
+    text = _standard_input() if args.text == "-" else args.text
     body = {"chat": args.chat, "text": text, "anyway": args.anyway}
     answer = Journal(args).change(
         lambda control: control.order(account_path(args.account, "send"), list[Letter], body),
@@ -111,3 +111,12 @@ def send(args: argparse.Namespace) -> int:
         for message in answer.value:
             print(message.name)
     return Exit.OK
+
+
+def _standard_input() -> str:
+    try:
+        text = sys.stdin.read()
+        text.encode()  # some locales let pass what is not
+    except UnicodeError:
+        raise usage("the text on standard input is not UTF-8") from None
+    return text

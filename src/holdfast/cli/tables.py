@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -121,7 +122,9 @@ def say(text: str, tone: Tone = Tone.PLAIN) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print one JSON document on one line."""
+    """Print one JSON document on one line, in UTF-8 as RFC 8259 demands, whatever the locale."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
     print(encoded(value).decode())
 
 
