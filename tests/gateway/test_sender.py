@@ -393,7 +393,7 @@ async def test_a_row_that_is_not_owed_any_more_is_let_go(tmp_path: Path) -> None
     await store.close()
 
 
-@pytest.mark.parametrize("receipt", [Receipt("half \ud83d"), Receipt(None), None])  # type: ignore[arg-type]
+@pytest.mark.parametrize("receipt", [Receipt(None), None])  # type: ignore[arg-type]
 async def test_a_receipt_that_can_not_be_kept_asks_a_person_and_stops_nobody(
     receipt: Receipt, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
