@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct, msgpack
 
 from holdfast.errors import ConfigError
 from holdfast.messages import Inbound, Reply
@@ -107,6 +107,20 @@ def wrap(function: Any, where: str) -> Agent:
             raise RuntimeError(f"the agent raised {error!r}") from error
 
     return agent
+
+
+_write, _read = msgpack.Encoder(), msgpack.Decoder(list[Reply])
+
+
+def usable(answer: Any) -> list[Reply]:
+    """The replies that an `Agent` returned, if they are such as can be written down and read again.
+
+    Else raises TypeError, which says what is wrong with them.
+    """
+    try:
+        return _read.decode(_write.encode(answer))
+    except (MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise TypeError(f"an agent returned what is no answer: {error}") from error
 
 
 def replies(answer: Any) -> list[Reply]:

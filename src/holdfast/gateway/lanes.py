@@ -17,7 +17,7 @@ from typing import Any
 
 from holdfast import killpoints
 from holdfast.adapter import Adapter, Traits
-from holdfast.agents import Agent, Turn
+from holdfast.agents import Agent, Turn, usable
 from holdfast.errors import StoreError
 from holdfast.gateway.patience import Patience
 from holdfast.gateway.stored import stored
@@ -178,48 +178,58 @@ class Lanes:
         try:
             while lane:
                 row = lane[0]
-                if row not in self._suspects:
-                    await self._one(row)
-                elif self._suspects.guilty(row):
-                    reason = f"given up: the process died in attempt {row.attempts}"
-                    await self._bury(row, reason)
-                else:
-                    async with self._suspects.turn(row):
-                        await self._one(row)
+                try:
+                    await self._next(row)
+                except Exception as error:
+                    await self._set_aside(row, error)
                 lane.popleft()
                 self._begun.discard(row.row)
                 self._rows.discard(row.row)
-        except Exception:
-            log.exception("lane ended by a defect account=%s", self._account)
         finally:
             del self._waiting[chat], self._tasks[chat]
+
+    async def _next(self, row: Received) -> None:
+        """Handle the first message of a lane, when it may be."""
+        if row not in self._suspects:
+            await self._one(row)
+        elif self._suspects.guilty(row):
+            await self._bury(row, f"given up: the process died in attempt {row.attempts}")
+        else:
+            async with self._suspects.turn(row):
+                await self._one(row)
+
+    async def _set_aside(self, row: Received, error: Exception) -> None:
+        """A defect, or a refusal of the journal: it ends with its own message."""
+        log.error(
+            "message set aside account=%s message=%s", self._account, row.message.id, exc_info=error
+        )
+        try:
+            await self._bury(row, f"a defect: {type(error).__name__}, see the log")
+        except Exception:
+            log.exception("message left as it is account=%s in-%d", self._account, row.row)
 
     async def _one(self, row: Received) -> None:
         """Handle one message to its end: answered or buried, and so recorded."""
         tries = 0
         while await self._place(row):
             tries += 1
-            answers: list[Reply] | Exception
             try:
                 attempt = await self._begin(row)
-                answers = await self._ask(row.message, attempt)
-            except Exception as error:
-                answers = error
+                answer = await self._ask(row.message, attempt)
             finally:
                 self._slots.release()
             if self._over:
                 return  # the message is another desk's, or the next process's
-            if isinstance(answers, list):
-                owed = compose(self._account, row.message, answers, self._adapter.traits)
+            if isinstance(answer, list):
                 # The agent has answered: only the writing is repeated, never the asking.
-                self._on_owed(await stored(self._account, self._store.finish, row.row, owed))
+                self._on_owed(await stored(self._account, self._store.finish, row.row, answer))
                 return
             if attempt >= self._limits.attempts:
-                await self._bury(row, self._reason(answers))
+                await self._bury(row, self._reason(answer))
                 return
             self._begun.discard(row.row)
             # Else a process that ends during the wait would seem to have died in the attempt.
-            await self._release(row, self._reason(answers))
+            await self._release(row, self._reason(answer))
             await asyncio.sleep(min(RETRY_FIRST * 2 ** (tries - 1), 60.0))
 
     async def _place(self, row: Received) -> bool:
@@ -240,13 +250,16 @@ class Lanes:
         self._begun.add(row.row)
         return await stored(self._account, self._store.begin, row.row)
 
-    async def _ask(self, message: Inbound, attempt: int) -> list[Reply]:
+    async def _ask(self, message: Inbound, attempt: int) -> list[Outbound] | Exception:
+        """What the agent answers, or why the attempt has failed: an answer that nobody can keep is
+        a failure like any other."""
         deadline = asyncio.get_running_loop().time() + self._limits.timeout
         turn = Turn(account=self._account, attempt=attempt, deadline=deadline)
         typing = _Typing(partial(self._typing, message))
         try:
             killpoints.reach("in-handler")
-            return await self._patience(self.agent(message, turn))
+            answer = usable(await self._patience(self.agent(message, turn)))
+            return compose(self._account, message, answer, self._adapter.traits)
         except Exception as error:
             log.warning(
                 "handler failed account=%s message=%s attempt=%d reason=%s",
@@ -256,15 +269,21 @@ class Lanes:
                 self._reason(error),
                 exc_info=None if isinstance(error, TimeoutError) else error,
             )
-            raise
+            return error
         finally:
             typing.stop()
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
             return f"no answer within {self._limits.timeout:g} s"
-        # What an agent calls with the account's token, libraries quote.
-        return redaction_of(self._adapter).clean(f"{type(error).__name__}: {error}")
+        try:
+            said = f"{type(error).__name__}: {error}"
+        except Exception:  # of the agent's author
+            said = type(error).__name__
+        # What an agent calls with the account's token, libraries quote. What they quote may be half
+        # a character, which no journal takes.
+        clean = redaction_of(self._adapter).clean(said)
+        return clean.encode("utf-8", "backslashreplace").decode()
 
     async def _bury(self, row: Received, reason: str) -> None:
         await stored(self._account, self._store.bury, row.row, reason)
