@@ -255,6 +255,11 @@ async def test_what_the_process_died_of_is_buried_unasked(deaths: int) -> None:
     assert table.store.inbox[row.row].state is InboxState.DEAD
     assert table.store.inbox[row.row].attempts == deaths
     assert f"died in attempt {deaths}" in table.store.inbox[row.row].reason
+    # A person who has it tried anew knows better.
+    table.sender.connected(True)
+    table.lanes.put([(await table.store.retry(Box.INBOX, row.row)).received()])
+    await table.quiet()
+    assert table.mouth.texts() == ["x"]
     await table.close()
 
 

@@ -192,7 +192,7 @@ class Lanes:
         """Handle the first message of a lane, when it may be."""
         if row not in self._suspects:
             await self._one(row)
-        elif self._suspects.guilty(row):
+        elif self._suspects.convict(row):
             await self._bury(row, f"given up: the process died in attempt {row.attempts}")
         else:
             async with self._suspects.turn(row):

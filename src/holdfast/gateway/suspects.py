@@ -42,9 +42,12 @@ class Suspects:
     def __contains__(self, row: Received) -> bool:
         return row.row in self._deaths
 
-    def guilty(self, row: Received) -> bool:
-        """Whether it is given up, unasked."""
-        return self._deaths.get(row.row, 0) >= self._attempts
+    def convict(self, row: Received) -> bool:
+        """Whether it is given up, unasked; a person may have it tried anew."""
+        guilty = self._deaths[row.row] >= self._attempts
+        if guilty:
+            del self._deaths[row.row]
+        return guilty
 
     @contextlib.asynccontextmanager
     async def turn(self, row: Received) -> AsyncIterator[None]:
