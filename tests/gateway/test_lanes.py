@@ -355,10 +355,13 @@ async def test_a_message_that_is_asked_about_at_once_is_stored_as_begun() -> Non
 async def test_of_one_burst_the_first_of_each_chat_is_begun() -> None:
     table = Table(slots=asyncio.Semaphore(2))
     burst = [message("a1", "a"), message("a2", "a"), message("b1", "b"), message("c1", "c")]
-    assert table.lanes.expect(burst) == {"a1", "b1", "c1"}
+    # Of the first ones, as many as there are places.
+    assert table.lanes.expect(burst) == {"a1", "b1"}
+    assert table.slots.locked()
     # While they are being stored, others of these chats come behind them.
     assert table.lanes.expect([message("c2", "c")]) == set()
-    await table.lanes.settle(burst, {"a1", "b1", "c1"}, [])
+    await table.lanes.settle(burst, {"a1", "b1"}, [])
+    assert not table.slots.locked()
     await table.lanes.settle([message("c2", "c")], (), [])
     assert table.lanes.expect([message("c3", "c")]) == {"c3"}
     await table.lanes.settle([message("c3", "c")], {"c3"}, [])
@@ -379,6 +382,34 @@ async def test_nothing_is_begun_while_all_places_are_taken() -> None:
     assert table.lanes.expect([message("3", "b")]) == {"3"}
     await table.lanes.settle([message("3", "b")], {"3"}, [])
     await table.close()
+
+
+async def test_a_place_is_kept_for_what_is_begun_while_it_is_stored() -> None:
+    asked: list[str] = []
+
+    async def agent(message: Inbound, turn: Turn) -> list[Reply]:
+        asked.append(message.id)
+        if message.id == "a1" and turn.attempt == 1:
+            raise RuntimeError("not yet")
+        await asyncio.sleep(100)
+        return []
+
+    table = Table(agent=agent, slots=asyncio.Semaphore(1))
+    await table.hear("a1", chat="a")
+    await asyncio.sleep(0.5)
+    said = [message("b1", "b")]
+    begun = table.lanes.expect(said)
+    await asyncio.sleep(2)  # a slow commit; meanwhile the second attempt of a1 is due
+    rows = await table.store.receive("bot", said, None, begun=begun)
+    table.lanes.put(rows)
+    await table.lanes.settle(said, begun, rows)
+    await asyncio.sleep(2)
+    assert asked == ["a1", "b1"]
+    # What has not been asked about has no attempt on record.
+    assert told(table.store) == {"a1": (InboxState.RECEIVED, 1), "b1": (InboxState.HANDLING, 1)}
+    await table.close()
+    assert told(table.store) == {"a1": (InboxState.RECEIVED, 1), "b1": (InboxState.RECEIVED, 0)}
+    assert not table.slots.locked()
 
 
 async def test_what_is_known_already_is_not_tried() -> None:
@@ -418,12 +449,13 @@ async def test_what_a_stop_overtakes_while_it_is_stored_was_not_tried() -> None:
 
 
 async def test_what_a_stop_overtakes_on_its_way_to_the_agent_was_not_tried() -> None:
-    table = Table()
+    table = Table(slots=asyncio.Semaphore(1))
     await table.hear("1")
     assert table.lanes.depth == 1  # its lane has not run yet
     await table.lanes.stop(1.0)
     assert told(table.store) == {"1": (InboxState.RECEIVED, 0)}
     assert (table.mouth.tries, table.lanes.depth) == ([], 0)
+    assert not table.slots.locked()
     await table.close()
 
 

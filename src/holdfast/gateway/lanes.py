@@ -7,6 +7,7 @@ its message becomes a dead letter with the reason. Intake never waits for a hand
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections import Counter, deque
@@ -73,7 +74,8 @@ class Lanes:
         self._coming: Counter[str] = Counter()
         """Messages of each chat that are being stored."""
         self._expected: set[str] = set()
-        """Ids of those whose first attempts are counted as they are stored."""
+        """Ids of those whose first attempts are counted as they are stored. Each has a handler's
+        place."""
         self._begun: set[int] = set()
         """Rows whose newest attempt is counted, or is being counted, and has not ended."""
         self._rows: set[int] = set()
@@ -89,27 +91,37 @@ class Lanes:
     def expect(self, messages: Iterable[Inbound]) -> set[str]:
         """Messages are about to be stored: the ids of those whose handlers can start at once.
 
-        Their first attempts are to be counted in the commit that stores them; `settle` must follow
-        in any case. Not for a message behind another one of its chat: the death of a process in
+        Their first attempts are to be counted in the commit that stores them, and a place is kept
+        for each; `settle` must follow in any case. Not for a message behind another one of its chat: the death of a process in
         that one's handler is not its attempt. Not while all places are taken: it may have to wait
         for long. Not where one attempt is all there is: a death between commit and handler would
         use it up.
         """
         ids: set[str] = set()
-        free = not self._slots.locked() and not self._stopping and self._limits.attempts > 1
+        may = not self._stopping and self._limits.attempts > 1
         for message in messages:
             chat = message.chat
             first = chat not in self._tasks and chat not in self._coming
-            if free and first and message.id not in self._expected:
+            if may and first and message.id not in self._expected and self._take():
                 ids.add(message.id)
+                self._expected.add(message.id)
             self._coming[chat] += 1
-        self._expected |= ids
         return ids
+
+    def _take(self) -> bool:
+        """Take a handler's place, if one is free."""
+        if self._slots.locked():
+            return False
+        # A semaphore that is not locked is acquired without a wait, in its coroutine's only step.
+        with contextlib.suppress(StopIteration):
+            self._slots.acquire().send(None)
+        return True
 
     async def settle(
         self, messages: Iterable[Inbound], expected: Collection[str], rows: Iterable[Received]
     ) -> None:
-        """``messages`` were stored as ``rows``, or were not: uncount attempts nobody makes."""
+        """``messages`` were stored as ``rows``, or were not: take back the places and the attempts
+        that nobody uses."""
         for message in messages:
             self._coming[message.chat] -= 1
             if not self._coming[message.chat]:
@@ -117,6 +129,8 @@ class Lanes:
         left = self._expected.intersection(expected)
         if left:
             self._expected -= left
+            for _ in left:
+                self._slots.release()
             await asyncio.gather(*(self._release(row) for row in rows if row.message.id in left))
 
     def put(self, rows: list[Received]) -> None:
@@ -233,13 +247,16 @@ class Lanes:
             await asyncio.sleep(min(RETRY_FIRST * 2 ** (tries - 1), 60.0))
 
     async def _place(self, row: Received) -> bool:
-        """Take a handler's place; False when nothing is begun any more."""
-        if not self._stopping:
+        """Take a handler's place, or the one that is kept; False when nothing is begun any more."""
+        kept = row.row in self._begun
+        if not kept:
+            if self._stopping:
+                return False
             await self._slots.acquire()
-            if not self._stopping:
-                return True
-            self._slots.release()
-        if row.row in self._begun:
+        if not self._stopping:
+            return True
+        self._slots.release()
+        if kept:
             await self._release(row)
         return False
 
