@@ -226,6 +226,22 @@ async def test_a_recipient_who_is_back_need_not_wait_for_the_next_rung() -> None
     await table.close()
 
 
+async def test_news_of_an_account_that_stays_up_end_no_wait() -> None:
+    table = Table(mouth=Mouth(idempotent=True))
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.NOT_SENT)] * 8
+    await table.owe("a")
+    for _ in range(120):
+        await asyncio.sleep(1)
+        table.sender.connected(True)
+    assert len(table.mouth.tries) == 8  # at 0, 0.75, 2.25, 5.25, ... and 93 s
+    table.sender.connected(False)
+    table.sender.connected(True)
+    await table.quiet()
+    assert now() - 1_000 == pytest.approx(120, abs=1)
+    await table.close()
+
+
 async def test_a_recipient_who_is_back_shortens_no_wait_of_the_servers() -> None:
     table = Table()
     table.sender.connected(True)

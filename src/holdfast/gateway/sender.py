@@ -107,12 +107,12 @@ class Sender:
         return sum(len(queue) for queue in self._chats.values())
 
     def connected(self, up: bool) -> None:
-        """The account came up or went down."""
-        if up:
+        """The account is up or down; it may have been before."""
+        if not up:
+            self._up.clear()
+        elif not self._up.is_set():
             self._up.set()
             self.recipient_back()
-        else:
-            self._up.clear()
 
     def recipient_back(self) -> None:
         """Whoever waits out a failure need not wait any longer, unless the server said so."""
