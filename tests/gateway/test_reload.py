@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from holdfast.adapter import Outcome, SendFailed
+from holdfast.adapter import Link, Outcome, SendFailed
 from holdfast.agents import Turn
+from holdfast.errors import StoreError
 from holdfast.gateway.gateway import Gateway
 from holdfast.messages import Inbound, Outbound, Receipt, Reply
-from holdfast.store.protocol import Received
+from holdfast.store.protocol import Owed, Received
 from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Published
-from holdfast.testing import VirtualTimeLoop
+from holdfast.testing import MemoryStore, VirtualTimeLoop
 from tests.gateway.house import config, house, parrot, reach
 from tests.gateway.puppets import GONE, Puppet, Strings
 from tests.gateway.tools import now, until
@@ -228,3 +229,110 @@ async def test_a_send_that_outlives_its_desk_writes_nothing_any_more(tmp_path: P
         gateway.kick("a")
         await settled(gateway, store)
         assert strings.sent == ["c: echo: one"]
+
+
+class Slow(Puppet):
+    """Takes three seconds to say goodbye."""
+
+    async def run(self, link: Link) -> None:
+        """See `Adapter.run`."""
+        try:
+            await super().run(link)
+        finally:
+            await asyncio.sleep(3)
+
+
+# -- a journal that can not be read ---------------------------------------------------------------
+
+READS = ("owed", "unhandled", "recall")
+
+
+class Unreadable(MemoryStore):
+    """A journal one of whose questions fails as often as a test wants."""
+
+    def __init__(self, question: str) -> None:
+        super().__init__()
+        self.failures = 0
+        ask = getattr(self, question)
+
+        async def failing(*args: str) -> Any:
+            if self.failures:
+                self.failures -= 1
+                raise StoreError("store_io", "reading it failed")
+            return await ask(*args)
+
+        setattr(self, question, failing)
+
+
+@pytest.mark.parametrize("question", READS)
+@pytest.mark.parametrize("failures", [1, 30])
+async def test_a_journal_that_can_not_be_read_delays_a_reload(
+    tmp_path: Path, question: str, failures: int
+) -> None:
+    strings = Puppet.strings["a"] = Strings()
+    store = Unreadable(question)
+    account = parrot("a", "http://puppet.invalid", kind=Puppet)
+    async with house(tmp_path, account, store=store) as gateway:
+        await reach(gateway, "a", Published.CONNECTED)
+        await gateway.pause("a")  # so that an answer waits
+        await gateway.desk("a").account.accept((said("one"),), {})
+        await until(lambda: gateway.desk("a").sender.depth)
+        await store.remember("a", "paused", b"")
+        store.failures = failures
+        await changed(gateway, tmp_path)
+        assert store.failures == 0
+        await until(lambda: not gateway.desk("a").sender.depth)
+        assert strings.sent == ["c: echo: one"]
+
+
+@pytest.mark.parametrize("question", READS)
+async def test_a_stop_ends_a_reload_that_can_not_read_the_journal(
+    tmp_path: Path, question: str
+) -> None:
+    Puppet.strings["a"] = Strings()
+    store = Unreadable(question)
+    account = parrot("a", "http://puppet.invalid", kind=Puppet)
+    before = asyncio.all_tasks()
+    async with house(tmp_path, account, store=store) as gateway:
+        await reach(gateway, "a", Published.CONNECTED)
+        store.failures = 1_000_000
+        reloading = asyncio.create_task(changed(gateway, tmp_path))
+        await asyncio.sleep(600)
+        began = now()
+        await gateway.stop()
+        assert now() - began < 5
+        reloading.cancel()
+        await asyncio.wait([reloading])
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_stop_during_a_reload_opens_nothing_any_more(tmp_path: Path) -> None:
+    strings = Puppet.strings["a"] = Strings()
+    account = parrot("a", "http://puppet.invalid", kind=Slow)
+    async with house(tmp_path, account) as gateway:
+        await reach(gateway, "a", Published.CONNECTED)
+        new = config(tmp_path, parrot("a", "http://puppet2.invalid", kind=Slow))
+        reloading = asyncio.create_task(gateway.reload(new))
+        await asyncio.sleep(0.5)
+        await gateway.stop()
+        assert await reloading == []
+        await asyncio.sleep(60)
+        assert len(strings.links) == 1
+
+
+async def test_a_desk_that_could_not_be_opened_is_by_the_next_reload(tmp_path: Path) -> None:
+    Puppet.strings["a"] = Strings()
+    store = MemoryStore()
+    account = parrot("a", "http://puppet.invalid", kind=Puppet)
+    async with house(tmp_path, account, store=store) as gateway:
+        await reach(gateway, "a", Published.CONNECTED)
+        owed = store.owed
+
+        async def defective(account: str) -> list[Owed]:
+            raise ZeroDivisionError("a defect")
+
+        store.owed = defective  # type: ignore[method-assign]
+        with pytest.raises(ZeroDivisionError):
+            await changed(gateway, tmp_path)
+        store.owed = owed  # type: ignore[method-assign]
+        await changed(gateway, tmp_path)

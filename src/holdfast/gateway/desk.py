@@ -23,9 +23,20 @@ class Desk:
     lanes: Lanes
     sender: Sender
     paused: bool = False
+    opening: asyncio.Task[None] | None = None
+    """Takes up what the journal holds, then connects; None at the gateway's start."""
+
+    @property
+    def broken(self) -> bool:
+        """Its opening has failed for good: nothing of it will ever work."""
+        task = self.opening
+        return bool(task and task.done() and not task.cancelled() and task.exception())
 
     async def stop(self) -> None:
         """Stop all of it within 5 s."""
+        if self.opening is not None:
+            self.opening.cancel()
+            await asyncio.wait([self.opening])
         await asyncio.gather(
             self.account.pause(), self.lanes.stop(HANDLER_GRACE), self.sender.stop(HANDLER_GRACE)
         )

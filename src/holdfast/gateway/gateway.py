@@ -31,6 +31,7 @@ from holdfast.gateway.net import Net
 from holdfast.gateway.notify import ServiceManager
 from holdfast.gateway.reachability import Reachability
 from holdfast.gateway.sender import Sender
+from holdfast.gateway.stored import stored
 from holdfast.gateway.watchdog import LoopWatchdog, SuspendDetector
 from holdfast.messages import Outbound
 from holdfast.observe.ledger import Ledger
@@ -114,6 +115,7 @@ class Gateway:
         self._background: set[asyncio.Task[None]] = set()
         self._store_trouble = "ok"
         self._reloading = asyncio.Lock()
+        self._stopping = False
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -147,6 +149,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """Stop every account within 5 s, write the last status, close the journal."""
+        self._stopping = True
         self._service.send("STOPPING=1")
         # The alerts first: that the accounts stop is no news.
         await asyncio.gather(self.alerting.stop(), *(desk.stop() for desk in self.desks.values()))
@@ -166,14 +169,15 @@ class Gateway:
     async def reload(self, config: Config) -> list[str]:
         """Take over a new configuration; returns what was done, a line per touched account.
 
-        Accounts whose entry did not change keep their connections. Raises ConfigError, and then
-        nothing was changed.
+        Accounts whose entry did not change keep their connections. Takes as long as the journal
+        can not be read, unless a stop ends it. Raises ConfigError, and then nothing was changed.
         """
         async with self._reloading:
             changed = [
                 new
                 for name, new in config.accounts.items()
                 if name not in self.desks
+                or self.desks[name].broken
                 or replace(new, agent="") != replace(self.desks[name].config, agent="")
             ]
             fresh = [self._build(account, config) for account in changed]
@@ -200,14 +204,21 @@ class Gateway:
             await asyncio.gather(*(self.desks[name].stop() for name in stopping))
             # However long the disk takes: what lands behind the new desk's back is nobody's.
             await asyncio.gather(*(self.desks[name].account.settled() for name in stopping))
+            if self._stopping:
+                return done  # nobody would stop what is opened now
             done += [f"{name}: removed" for name in gone]
             for name in stopping:
                 del self.desks[name]
             for desk in fresh:
                 verb = "restarted" if desk.config.name in stopping else "added"
                 done.append(f"{desk.config.name}: {verb}")
-            await asyncio.gather(*(self._open(desk) for desk in fresh))
             self._status.changed()
+            openings = [self._open_at_last(desk) for desk in fresh]
+            # Each belongs to its desk: whoever asked for the reload may give up waiting.
+            opened = asyncio.gather(*openings, return_exceptions=True)
+            for error in await asyncio.shield(opened):
+                if isinstance(error, Exception):
+                    raise error
             return done
 
     # -- what operators want ------------------------------------------------------------------
@@ -411,14 +422,25 @@ class Gateway:
             )
 
     async def _open(self, desk: Desk) -> None:
-        """Take up what the journal holds for the account, then connect."""
+        """Take up what the journal holds for the account, then connect.
+
+        Raises StoreError, and then nothing was taken up.
+        """
         name = desk.config.name
-        self.desks[name] = desk
-        desk.sender.put(await self.store.owed(name))
-        desk.lanes.put(await self.store.unhandled(name))
+        owed, unhandled = await self.store.owed(name), await self.store.unhandled(name)
         desk.paused = bool(await self.store.recall(name, "paused"))
+        desk.sender.put(owed)
+        desk.lanes.put(unhandled)
         if not desk.paused:
             await desk.account.start()
+
+    def _open_at_last(self, desk: Desk) -> asyncio.Task[None]:
+        """Open a desk of a running gateway: a journal in trouble delays an account, ends none."""
+        name = desk.config.name
+        self.desks[name] = desk
+        opening = stored(name, self._open, desk)
+        desk.opening = asyncio.create_task(opening, name=f"{name} opening")
+        return desk.opening
 
     # -- what the accounts say ----------------------------------------------------------------
 
