@@ -46,6 +46,14 @@ def account(**keys: Any) -> dict[str, Any]:
     return {"accounts": {"bot": {"platform": "telegram", "token": TOKEN, **keys}}}
 
 
+def webchat(**keys: Any) -> dict[str, Any]:
+    return {"accounts": {"page": {"platform": "webchat", **keys}}}
+
+
+def gateway(**keys: Any) -> dict[str, Any]:
+    return {**account(), "gateway": keys}
+
+
 def mistake(document: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as caught:
         build(document, Path("holdfast.toml"))
@@ -178,7 +186,10 @@ def test_the_state_directory_is_known_without_any_secret(tmp_path: Path) -> None
         ({"accounts": {"My Bot": {}}}, ["[accounts.My Bot]", "a-z"]),
         ({"accounts": {"bot": {}}}, ["[accounts.bot]", "`platform`", "qqbot"]),
         ({"accounts": {"bot": {"platform": "irc"}}}, ["irc", "telegram"]),
-        ({"accounts": {"bot": {"platform": 5}}}, ["platform", "expected `str`"]),
+        (
+            {"accounts": {"bot": {"platform": 5}}},
+            ["platform", "must be text, not a whole number (put it in quotes)"],
+        ),
         ({"accounts": {"bot": {"platform": "telegram"}}}, ["[accounts.bot]", "`token`"]),
         (account(enabled=False), ["enabled = false"]),
         (account(tokne="x"), ["[accounts.bot]", "`tokne`", "did you mean `token`"]),
@@ -192,20 +203,42 @@ def test_the_state_directory_is_known_without_any_secret(tmp_path: Path) -> None
         (account(base_url="api.telegram.org"), ["base_url", "https://"]),
         (account(base_url="http://host:99999"), ["base_url", "not a usable URL"]),
         (account(proxy="socks://x"), ["proxy", "not a usable URL"]),
-        (account(poll_timeout="long"), ["poll_timeout", "expected `int`"]),
-        (account(poll_timeout=500), ["poll_timeout", "50"]),
+        (
+            account(poll_timeout="long"),
+            ["poll_timeout", "whole number, not text (write it without"],
+        ),
+        (account(poll_timeout=500), ["poll_timeout", "must be at most 50"]),
+        (account(poll_timeout=NAN), ["poll_timeout: must be a finite number"]),
+        (account(mode="push"), ["mode: 'push' is none of poll, webhook"]),
+        (account(mode=["poll"]), ["mode: must be text, not a list"]),
+        (webchat(path="chat"), ["path: can not be used", 'it begins with /, for example "/chat"']),
+        (webchat(path=7), ["path: must be text, not a whole number (put it in quotes)"]),
+        (webchat(keep=float("inf")), ["keep: must be a finite number"]),
+        (webchat(keep=0), ["keep: must be above 0"]),
+        (webchat(keep=1e300), ["keep: must be at most 31536000"]),
+        (webchat(allowed_origins=["a", 1]), ["allowed_origins[1]: must be text"]),
         (account(ambiguous="maybe"), ["ambiguous", "resend, hold, drop"]),
         (account(policy={"backof_cap": 3}), ["policy", "did you mean `backoff_cap`"]),
         (account(policy={"backoff_cap": "1m"}), ["policy: backoff_cap", "finite number"]),
         (account(policy={"backoff_cap": True}), ["policy: backoff_cap", "finite number"]),
-        (account(policy={"silence_limit": NAN}), ["policy: silence_limit", "finite number"]),
+        (account(policy={"silence_limit": NAN}), ["policy.silence_limit: must be a finite number"]),
         (account(policy={"beat_misses": 1.5}), ["policy: beat_misses", "whole number"]),
         (account(policy={"backoff_first": 90.0}), ["backoff_first", "must not exceed"]),
         (account(policy={"label": "x"}), ["unknown key `label`"]),
-        (account(policy=3), ["policy", "expected `object`"]),
+        (account(policy=3), ["policy", "must be a table, not a whole number"]),
         ({**account(), "gateway": {"hadlers": 3}}, ["[gateway]", "did you mean `handlers`"]),
-        ({**account(), "gateway": {"handlers": 0}}, ["[gateway] handlers", "above 0"]),
-        ({**account(), "gateway": {"handlers": "64"}}, ["[gateway] handlers", "expected `int`"]),
+        ({**account(), "gateway": {"handlers": 0}}, ["[gateway] handlers: must be at least 1"]),
+        (
+            {**account(), "gateway": {"handlers": "64"}},
+            ["[gateway] handlers", "a whole number, not text"],
+        ),
+        (gateway(handlers=100_000_000), ["[gateway] handlers: must be at most 10000"]),
+        (gateway(handlers=1.5), ["[gateway] handlers: must be a whole number"]),
+        (gateway(handler_attempts=0), ["[gateway] handler_attempts: must be at least 1"]),
+        (gateway(handler_timeout=NAN), ["[gateway] handler_timeout: must be a finite number"]),
+        (gateway(handler_timeout=1e-9), ["[gateway] handler_timeout: must be at least 1"]),
+        (gateway(handler_timeout=1e9), ["[gateway] handler_timeout: must be at most 86400"]),
+        (gateway(handler_timeout=True), ["[gateway] handler_timeout: must be a number, not true"]),
         ({**account(), "gateway": {"hook_listen": "8070"}}, ["hook_listen", "HOST:PORT"]),
         ({**account(), "gateway": {"hook_listen": "a:70000"}}, ["hook_listen", "HOST:PORT"]),
         ({**account(), "gateway": {"hook_url": "bots.example"}}, ["hook_url", "https://"]),

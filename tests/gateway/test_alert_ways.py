@@ -25,6 +25,8 @@ from holdfast.supervision import Published
 from tests.gateway.house import reach
 from tests.gateway.puppets import GONE, REVOKED, all_up, hooked, stage, via_hook
 
+NAN = float("nan")
+
 # -- web hooks ------------------------------------------------------------------------------------
 
 
@@ -293,11 +295,19 @@ def test_a_single_account_can_not_tell_of_itself() -> None:
         ),
         ({"to": [{"account": "bot"}]}, r"to\[0\]: the key `chat` is missing"),
         ({"to": [{"account": "bot", "chat": ""}]}, r"to\[0\] chat: is empty"),
-        ({"to": [{"command": "page"}]}, r"to\[0\] command: expected `array`, got `str`"),
+        ({"to": [{"command": "page"}]}, r"to\[0\] command: must be a list, not text"),
         ({"to": [{"command": []}]}, r"to\[0\] command: is empty"),
+        ({"to": [{"command": ["x"]}], "after": NAN}, r"\[alerts\] after: must be a finite number"),
+        ({"to": [{"account": "bot", "chat": 4217}]}, r"chat: must be text.*\(put it in quotes\)"),
         ({"to": [{"command": ["x"]}], "after": "3x"}, r"\[alerts\] after: '3x' is not a duration"),
-        ({"to": [{"command": ["x"]}], "after": 0}, r"\[alerts\] after: must be at least 1 s"),
-        ({"to": [{"command": ["x"]}], "remind": "1s"}, r"\[alerts\] remind: must be at least 60 s"),
+        (
+            {"to": [{"command": ["x"]}], "after": 0},
+            r"\[alerts\] after: must be at least 1 \(for",
+        ),
+        (
+            {"to": [{"command": ["x"]}], "remind": "1s"},
+            r"\[alerts\] remind: must be at least 60 \(",
+        ),
         ({"to": [{"command": ["x"]}], "afer": "3m"}, r"unknown key `afer`, did you mean `after`"),
     ],
 )

@@ -39,7 +39,7 @@ def test_it_is_on_at_loopback_without_a_word() -> None:
         ({"listen": "8787"}, "listen", "is not HOST:PORT"),
         ({"listen": "127.0.0.1:http"}, "listen", "is not HOST:PORT"),
         ({"listen": "127.0.0.1:65536"}, "listen", "is not HOST:PORT"),
-        ({"listen": 8787}, "listen", "expected `str`"),
+        ({"listen": 8787}, "listen", "must be text, not a whole number (put it in quotes)"),
         ({"url": "bots.example.org", "token": TOKEN}, "url", "is not a usable URL"),
         ({"lisen": "127.0.0.1:1"}, "", "did you mean `listen`?"),
     ],

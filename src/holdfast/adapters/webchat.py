@@ -63,10 +63,13 @@ _UNREACHED = (
 )
 
 
+PATH = 'it begins with /, for example "/chat"; of signs it may hold / _ . ~ -'
+
+
 class WebChatSettings(Settings, frozen=True, kw_only=True):
     """Configuration of a chat page."""
 
-    path: Annotated[str, msgspec.Meta(pattern=r"^/[A-Za-z0-9/_.~-]*$")] = "/chat"
+    path: Annotated[str, msgspec.Meta(pattern=r"^/[A-Za-z0-9/_.~-]*$", description=PATH)] = "/chat"
     """Path of the page on the gateway's web hook server; each account needs its own."""
     title: str = "Chat"
     """Title of the page."""
@@ -78,7 +81,7 @@ class WebChatSettings(Settings, frozen=True, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
     """The sites whose pages may connect, for example ``https://chat.example.org``; empty means the
     site the page itself comes from."""
-    keep: Annotated[float, msgspec.Meta(gt=0)] = 86_400.0
+    keep: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] = 86_400.0
     """Seconds for which answers wait for a visitor who is away; then they are dead letters."""
 
 

@@ -32,7 +32,6 @@ from holdfast.errors import ConfigError
 from holdfast.observe.alerts import Rules
 from holdfast.platforms import find
 from holdfast.secrets import resolve, without_user
-from holdfast.store.protocol import DEDUPE_SECONDS
 from holdfast.supervision import Policy, PolicyError, preset
 
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -122,18 +121,7 @@ def _gateway(table: Any, where: str) -> GatewaySettings:
     if isinstance(table, dict) and "retention" in table:
         table = {**table, "retention": seconds(table["retention"], f"{where} retention")}
     settings = convert(table, GatewaySettings, where)
-    if not DEDUPE_SECONDS <= settings.retention < float("inf"):
-        raise ConfigError(
-            f"{where} retention",
-            f"{settings.retention:g} s is less than the 24 hours in which platforms send again"
-            if settings.retention < DEDUPE_SECONDS
-            else "must be a number of seconds",
-            'for example retention = "24h"',
-        )
     host_of(settings.hook_listen, f"{where} hook_listen")
-    for key in ("handlers", "handler_timeout", "handler_attempts"):
-        if getattr(settings, key) <= 0:
-            raise ConfigError(f"{where} {key}", "must be above 0")
     for key in ("hook_url", "proxy"):
         check_url(getattr(settings, key), f"{where} {key}")
     return settings
@@ -231,9 +219,6 @@ def _alerts(
             for key, value in table.items()
         }
     settings = convert(table, AlertSettings, where)
-    for key, least in (("after", 1.0), ("remind", 60.0), ("group_window", 0.0)):
-        if not least <= getattr(settings, key) < float("inf"):
-            raise ConfigError(f"{where} {key}", f"must be at least {least:g} s", 'for example "5m"')
     if not settings.to:
         raise ConfigError(f"{where} to", "names nobody", f"add a table: {WAYS}")
     to = tuple(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from holdfast.adapter import Adapter, Secret, Settings
 from holdfast.backlog import ALL, Backlog
@@ -30,13 +31,15 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Public https URL under which the platforms reach ``hook_listen``."""
     proxy: str | None = None
     """HTTP proxy for all accounts; without it the usual environment variables count."""
-    handlers: int = 64
+    handlers: Annotated[int, Meta(ge=1, le=10_000)] = 64
     """How many chats of one account are handled at the same time."""
-    handler_timeout: float = 120.0
+    handler_timeout: Annotated[float, Meta(ge=1, le=86_400)] = 120.0
     """Seconds an agent may take for one message."""
-    handler_attempts: int = 3
+    handler_attempts: Annotated[int, Meta(ge=1, le=1_000)] = 3
     """Tries per message before it becomes a dead letter."""
-    retention: float = DEDUPE_SECONDS
+    retention: Annotated[
+        float, Meta(ge=DEDUPE_SECONDS, description='"24h" or more: so long platforms send again')
+    ] = DEDUPE_SECONDS
     """How long settled messages are kept to recognise repetitions: seconds, or ``"36h"`` or
     ``"7d"``; at least 24 hours."""
 
@@ -78,11 +81,11 @@ class AlertSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     to: list[dict[str, Any]]
     """Whom to tell: tables of the kinds below, in the order in which accounts are tried."""
-    after: float = 180.0
+    after: Annotated[float, Meta(ge=1, description='for example "5m"')] = 180.0
     """How long an account must be down before that is told: seconds, or ``"3m"``."""
-    remind: float = 3_600.0
+    remind: Annotated[float, Meta(ge=60, description='for example "1h"')] = 3_600.0
     """How often it is said again that a person must act; at least ``"1m"``."""
-    group_window: float = 30.0
+    group_window: Annotated[float, Meta(ge=0, description='for example "30s"')] = 30.0
     """How long an alert waits for others, which are then told in the same one."""
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-from typing import Any, TypeVar
+import math
+import re
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,12 +32,77 @@ def convert(table: Any, kind: type[S], where: str, also: set[str] | None = None)
     for name, info in fields.items():
         if info.required and name not in table:
             raise ConfigError(where, f"the key `{name}` is missing")
+    for key in _endless(table):
+        raise ConfigError(f"{where} {key}", "must be a finite number")
     try:
         return msgspec.convert(table, kind, dec_hook=_secret_hook)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
         key = place.strip("`.").removeprefix(".")
-        raise ConfigError(f"{where} {key}".strip(), _lower(problem)) from None
+        info = fields.get(re.split(r"\W", key, maxsplit=1)[0])
+        raise ConfigError(f"{where} {key}".strip(), *_in_words(problem, info)) from None
+
+
+def _endless(value: Any, place: str = "") -> Iterator[str]:
+    """The places of numbers that TOML knows and no setting can be: no limit of one compares."""
+    match value:
+        case float() if not math.isfinite(value):
+            yield place
+        case dict():
+            for key, part in value.items():
+                yield from _endless(part, f"{place}.{key}".strip("."))
+        case list():
+            for i, part in enumerate(value):
+                yield from _endless(part, f"{place}[{i}]")
+
+
+_EXPECTED = re.compile(
+    r"Expected `(?P<kind>\w+)[^`]*`(?:, got `(?P<got>\w+)`| (?P<end><=|>=|<|>) (?P<limit>\S+)"
+    r"|(?P<form> matching regex) .*)"
+)
+"""What msgspec says of a value."""
+
+_KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
+          "array": "a list", "object": "a table"}  # fmt: skip
+
+_ENDS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above"}
+
+
+def _in_words(problem: str, info: msgspec.structs.FieldInfo | None) -> tuple[str, str]:
+    """What is wrong with a value, and how to mend it.
+
+    The description of a field's `msgspec.Meta` tells what else is asked of a right kind of value.
+    """
+    notes = [] if info is None else get_args(info.type)
+    hint = next((m.description or "" for m in notes if isinstance(m, msgspec.Meta)), "")
+    if problem.startswith("Invalid enum value "):
+        value = problem.removeprefix("Invalid enum value ")
+        return f"{value} is none of {', '.join(_allowed(info and info.type))}", hint
+    said = _EXPECTED.fullmatch(problem)
+    if said is None:
+        return _lower(problem), hint
+    if said["form"]:
+        return "can not be used", hint
+    if said["end"]:
+        return f"must be {_ENDS[said['end']]} {float(said['limit']):.15g}", hint
+    kind, got = said["kind"], said["got"]
+    if kind == "str" and got in ("int", "float"):
+        hint = "put it in quotes"
+    elif kind in ("int", "float", "bool") and got == "str":
+        hint = "write it without quotes"
+    wrong = "" if (kind, got) == ("int", "float") else f", not {_KINDS.get(got, got)}"
+    return f"must be {_KINDS.get(kind, kind)}{wrong}", hint
+
+
+def _allowed(annotation: Any) -> Iterator[str]:
+    """The values of a Literal or an Enum, wherever it stands in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        yield from (str(member.value) for member in annotation)
+    elif get_origin(annotation) is Literal:
+        yield from map(str, get_args(annotation))
+    else:
+        for part in get_args(annotation):
+            yield from _allowed(part)
 
 
 def _secret_hook(kind: type, value: Any) -> Any:
