@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +239,27 @@ async def test_a_frozen_gateway_is_told_as_not_answering(
         assert "retrying" in text
         process.signal(signal.SIGCONT)
         assert await place.command("status") == Exit.OK
+
+
+@pytest.mark.parametrize("gone", ["control.sock", ""])
+async def test_a_gateway_whose_files_are_gone_is_told_as_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gone: str
+) -> None:
+    place = Place(tmp_path)
+    place.write(bot=NOBODY)
+    async with place.gateway() as process:
+        await until(place, lambda status: status.accounts["bot"].state == "retrying")
+        if gone:
+            (place.state / gone).unlink()
+        else:
+            shutil.rmtree(place.state)
+        runs = f"process {process.process.pid} runs on {place.state}, and has no control socket"
+        for command in ("status", "explain bot", "kick bot", "send bot 1 x --anyway", "dead list"):
+            assert await place.command(*command.split()) == Exit.UNANSWERED
+            told = capsys.readouterr()
+            assert runs in told.out + told.err
+        assert await place.command("doctor") == Exit.FAILED
+        assert f"process {process.process.pid} has the journal" in capsys.readouterr().out
 
 
 async def test_a_second_gateway_on_the_same_state_is_refused(tmp_path: Path) -> None:

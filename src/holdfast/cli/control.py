@@ -38,6 +38,18 @@ class NotRunning(CommandFailed):
         )
 
 
+class Unreachable(CommandFailed):
+    """A process has the directory, but no control socket there."""
+
+    def __init__(self, directory: Path, pid: int) -> None:
+        super().__init__(
+            f"process {pid} runs on {directory}, and has no control socket there",
+            "if it is not just starting or stopping, restart it: its files are gone, or it is a "
+            "program of its own that opens none",
+            Exit.UNANSWERED,
+        )
+
+
 class NotAnswering(CommandFailed):
     """Somebody listens on the control socket but does not answer."""
 
@@ -72,7 +84,7 @@ class Control:
     def ask(self, resource: str, kind: type[T], query: Query = ()) -> T:
         """The answer to a question.
 
-        Raises NotRunning, NotAnswering, or CommandFailed with the gateway's own words.
+        Raises NotRunning, Unreachable, NotAnswering, or CommandFailed with the gateway's own words.
         """
         whole = f"{resource}?{urlencode(query)}" if query else resource
         return self._request("GET", whole, kind, PATIENCE)
@@ -98,7 +110,7 @@ class Control:
                 response = connection.getresponse()
                 status, body = response.status, response.read()
             except (FileNotFoundError, ConnectionRefusedError):
-                raise NotRunning(self.directory) from None
+                raise self._nobody() from None
             except PermissionError:
                 raise CommandFailed(
                     f"this user may not talk to the gateway on {self.directory}",
@@ -111,6 +123,12 @@ class Control:
             except (OSError, http.client.HTTPException) as error:
                 raise NotAnswering(self.directory, str(error) or type(error).__name__) from None
         return self._read(status, body, kind)
+
+    def _nobody(self) -> CommandFailed:
+        from holdfast.doctor import machine
+
+        pid = machine.occupant(self.directory)
+        return NotRunning(self.directory) if pid is None else Unreachable(self.directory, pid)
 
     def _read(self, status: int, body: bytes, kind: type[T]) -> T:
         wanted: type[Any] = kind if status == 200 else _Problem

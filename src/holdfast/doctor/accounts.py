@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractResolver
 from holdfast import __version__
 from holdfast.adapter import Adapter, Health
 from holdfast.config import AccountConfig, Config, check_identities
+from holdfast.doctor import machine
 from holdfast.doctor.finding import Check, Finding, Found, Verdict
 from holdfast.doctor.network import SIGN_IN, Doors
 from holdfast.errors import ConfigError
@@ -22,7 +23,6 @@ from holdfast.gateway.classify import classified
 from holdfast.gateway.net import HttpClient, Net
 from holdfast.observe.status import FILE_NAME, AccountStatus, Status, believed, read
 from holdfast.supervision import Cause, Kind, Who
-from holdfast.web.control import SOCKET_NAME
 
 ONE_OWNER = (
     "stop the other program, or take the token away from it: have the platform give out a new one"
@@ -112,17 +112,13 @@ def owner(name: str, account: AccountStatus, state: str) -> Finding:
     return find(Verdict.FAIL, what, ONE_OWNER)
 
 
-_BOUND = re.compile(rf"(?P<directory>/.*)/\.{re.escape(SOCKET_NAME)}\.(?P<pid>\d+)$", re.MULTILINE)
-"""The name under which a control socket was bound, in /proc/net/unix."""
-
-
 def neighbours(sockets: str, ours: Path) -> Iterator[Finding]:
     """Other gateways on this machine, by the text of /proc/net/unix. May block."""
-    for directory, pid in sorted({(m["directory"], m["pid"]) for m in _BOUND.finditer(sockets)}):
-        if Path(directory).resolve() == ours:
+    for directory, pid, _ in sorted(set(machine.bound(sockets))):
+        if directory.resolve() == ours:
             continue
         try:
-            accounts = read(Path(directory) / FILE_NAME).accounts.values()
+            accounts = read(directory / FILE_NAME).accounts.values()
         except (OSError, msgspec.DecodeError):
             has = "whose accounts this user may not see"
         else:
@@ -159,7 +155,8 @@ def gateway(reading: Reading, holder: int | None) -> Iterator[Finding]:
             yield find(Verdict.OK, "none runs here; the rest was examined without it")
             return
         what = f"process {holder} has the journal, but no gateway answers: {reading.trouble}"
-        yield find(Verdict.FAIL, what, "it hangs, or is another user's; look at its log")
+        remedy = "look at its log, then restart it: it hangs, or its files are gone"
+        yield find(Verdict.FAIL, what, remedy)
         return
     running = f"it runs as process {status.pid}, version {status.version}"
     if status.version != __version__:

@@ -22,9 +22,6 @@ from holdfast.errors import ConfigError
 from holdfast.gateway.watchdog import boot_clock
 from holdfast.secrets import Redaction
 
-LOCK = "journal.db.lock"
-"""The journal's lock file in the state directory."""
-
 ORDER = ("configuration", "gateway", "account", "owner", "credentials", "portal", "clock", "dns",
          "connect", "ipv6", "tls", "proxy", "http", "files", "disk", "permissions")  # fmt: skip
 """The checks in the order in which they are told: what is nearest to people first."""
@@ -165,8 +162,7 @@ def _disk(room: Room, directory: Path) -> Iterator[Finding]:
 
 
 def _gateway(room: Room, directory: Path) -> Iterator[Finding]:
-    locks = machine.text_of(room.proc / "locks")
-    yield from accounts.gateway(room.reading, machine.holder(directory / LOCK, locks))
+    yield from accounts.gateway(room.reading, machine.occupant(directory, room.proc))
     yield from accounts.neighbours(machine.text_of(room.proc / "net" / "unix"), directory)
 
 

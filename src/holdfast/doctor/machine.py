@@ -1,4 +1,4 @@
-"""The machine: descriptors, disk, permissions, and who holds the journal."""
+"""The machine: descriptors, disk, permissions, and who holds a state directory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import pwd
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.doctor.finding import Finding, Verdict
+from holdfast.web.control import SOCKET_NAME
 
 PER_ACCOUNT = 24
 """Descriptors an account may need at once: a connection and its successor, a pool of 16 for sends,
@@ -25,6 +27,14 @@ WARN_BYTES, FAIL_BYTES = 500 * 2**20, 50 * 2**20
 REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "afs", "ceph", "glusterfs"})
 """File systems on which neither SQLite's write-ahead log nor the journal's lock can be trusted
 (sqlite.org/wal.html: all processes must be on the same host)."""
+
+LOCK = "journal.db.lock"
+"""The journal's lock file in the state directory."""
+
+_BOUND = re.compile(
+    rf" (?P<inode>\d+) +(?P<directory>/.*)/\.{re.escape(SOCKET_NAME)}\.(?P<pid>\d+)$", re.M
+)
+"""A line of /proc/net/unix, with the name under which a control socket was bound."""
 
 _LOCK = re.compile(r"^\d+: FLOCK +ADVISORY +WRITE +(?P<pid>\d+) +\w+:\w+:(?P<inode>\d+) ", re.M)
 """A line of /proc/locks (proc(5))."""
@@ -200,7 +210,33 @@ def _user(uid: int) -> str:
         return str(uid)
 
 
-# -- the journal's lock ---------------------------------------------------------------------------
+# -- who holds a state directory ------------------------------------------------------------------
+
+
+def occupant(directory: Path, proc: Path = Path("/proc")) -> int | None:
+    """The process that has a state directory, whether or not it can be asked; None for nobody."""
+    return holder(directory / LOCK, text_of(proc / "locks")) or listener(directory, proc)
+
+
+def bound(sockets: str) -> Iterator[tuple[Path, int, str]]:
+    """The control sockets by the text of /proc/net/unix: their directories, processes, inodes."""
+    for found in _BOUND.finditer(sockets):
+        yield Path(found["directory"]), int(found["pid"]), found["inode"]
+
+
+def listener(directory: Path, proc: Path) -> int | None:
+    """This user's process that listens for a directory, whether or not its socket has a name."""
+    for place, pid, inode in bound(text_of(proc / "net" / "unix")):
+        if place == directory and f"socket:[{inode}]" in _open(proc / str(pid) / "fd"):
+            return pid
+    return None
+
+
+def _open(descriptors: Path) -> Iterator[str]:
+    with suppress(OSError):  # gone meanwhile, or another user's
+        for one in descriptors.iterdir():
+            with suppress(OSError):
+                yield str(one.readlink())
 
 
 def holder(lock: Path, locks: str) -> int | None:
