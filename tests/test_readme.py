@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.adapters import BUILT_IN
+from holdfast.cli import main
+from holdfast.cli.exits import Exit
 from holdfast.gateway.hooks import HookServer
 from holdfast.lab.faults.relay import Relay
 from holdfast.lab.simulator import Simulator
@@ -171,7 +173,9 @@ def answer(message):
 
 @pytest.mark.real_time
 @pytest.mark.slow
-async def test_the_library_example_answers_and_stops(tmp_path: Path) -> None:
+async def test_the_library_example_answers_is_asked_and_stops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "program.py").write_text(AGENT + example, encoding="utf-8")
     async with TelegramSimulator() as simulator:
@@ -184,6 +188,10 @@ async def test_the_library_example_answers_and_stops(tmp_path: Path) -> None:
             simulator.say("hello")
             await simulator.until(lambda: bool(simulator.heard))
             assert [heard.text for heard in simulator.heard] == ["HELLO"]
+            for words in ("status", "reload", "inbox list", "check"):
+                line = ["--config", str(tmp_path / "holdfast.toml"), *words.split()]
+                assert await asyncio.to_thread(main, line) == Exit.OK
+            assert "its agent was not looked at" in capsys.readouterr().out
             program.send_signal(signal.SIGINT)
             async with asyncio.timeout(5):
                 await program.communicate()

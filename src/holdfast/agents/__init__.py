@@ -70,7 +70,8 @@ def _import(module_name: str, name: str, where: str, base: Path) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        raise ConfigError(where, f"module {module_name!r} has no {name!r}") from None
+        hint = "it is the program that runs the gateway" if module_name == "__main__" else ""
+        raise ConfigError(where, f"module {module_name!r} has no {name!r}", hint) from None
 
 
 def wrap(function: Any, where: str) -> Agent:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 CHECK_LIMIT = 30.0
 """Seconds an account's check may take in all."""
 
+OF_THE_PROGRAM = "python:__main__:"
+"""Begins the name of an agent that only the program which runs the gateway has."""
+
 
 # -- version --------------------------------------------------------------------------------------
 
@@ -117,7 +120,9 @@ async def _check(config: Config, names: Sequence[str]) -> list[Verdict]:
     resolver = Resolver()
     made = {name: _adapter(config, account, resolver) for name, account in config.accounts.items()}
     for name, account in config.accounts.items():
-        agents.load(account.agent, f"{config.path}: [accounts.{name}] agent", config.path.parent)
+        if not account.agent.startswith(OF_THE_PROGRAM):
+            where = f"{config.path}: [accounts.{name}] agent"
+            agents.load(account.agent, where, config.path.parent)
     check_identities(
         {name: (adapter.platform, adapter.identity) for name, (adapter, _) in made.items()},
         str(config.path),
@@ -130,10 +135,16 @@ async def _check(config: Config, names: Sequence[str]) -> list[Verdict]:
             identity=health.identity,
             good=health.cause is None,
             cause=cause_status(health.cause),
-            notes=health.notes,
+            notes=(*health.notes, *_unseen(config.accounts[name])),
         )
         for name, health in zip(names, healths, strict=True)
     ]
+
+
+def _unseen(account: AccountConfig) -> tuple[str, ...]:
+    """What only the program that runs the gateway can tell."""
+    foreign = account.agent.startswith(OF_THE_PROGRAM)
+    return ("its agent was not looked at: it is one of the program's own",) if foreign else ()
 
 
 def _adapter(
