@@ -493,6 +493,36 @@ async def test_a_message_the_journal_can_not_hold_is_passed_over() -> None:
         assert bot.account.view().generation == 1
 
 
+@pytest.mark.parametrize("stored", range(4))
+async def test_what_was_stored_before_the_journal_failed_is_handled(stored: int) -> None:
+    """Its repetition is a duplicate, which nobody is asked about."""
+
+    class Filling(Picky):
+        """Has room for so many writes more, the cursor's among them."""
+
+        room = stored
+
+        async def receive(self, *args: Any) -> list[Received]:
+            """See `MemoryStore.receive`."""
+            if len(args[1]) <= 1:
+                self.room -= 1
+                if self.room < 0:
+                    raise StoreError("store_full", "there is no room left")
+            return await super().receive(*args)
+
+    store = Filling()
+    batch = tuple(Inbound(id=id, chat=id, sender="u", text="hi") for id in ("1", "bad", "2", "3"))
+    async with Aviary() as aviary, running(Parrot, aviary.config, store=store) as bot:
+        await bot.connected()
+        with pytest.raises(StoreError, match="no room"):
+            await bot.account.accept(batch, {"seq": "3"})
+        store.room = 100
+        await bot.account.accept(batch, {"seq": "3"})
+        assert [message.id for message in bot.messages] == ["1", "2", "3"]
+        assert bot.account.received == 3
+        assert (await store.cursor("bot"))["seq"] == "3"
+
+
 class Spread(Parrot):
     """Its peer may feed a dead connection for a while."""
 

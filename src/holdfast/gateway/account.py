@@ -233,13 +233,7 @@ class Account(Shell):
         begun = self.handlers.expect(wanted)
         new: list[Received] = []
         try:
-            new = await self._received(messages, cursor, dropped, begun)
-            if new:
-                self.received += len(new)
-                self.last_inbound = self.clock()
-                rows = [row for row in new if row.state is not InboxState.DROPPED]
-                self.passed_over += len(new) - len(rows)
-                self._on_received(self, rows)
+            await self._receive(messages, cursor, dropped, begun, new)
         except StoreError:
             if messages and self._unstored_since is None:
                 self._unstored_since = began
@@ -247,44 +241,48 @@ class Account(Shell):
         finally:
             await self.handlers.settle(wanted, begun, new)
 
-    async def _received(
+    async def _receive(
         self,
         messages: tuple[Inbound, ...],
         cursor: Mapping[str, Any],
         dropped: Mapping[str, str],
         begun: Collection[str],
-    ) -> list[Received]:
+        new: list[Received],
+    ) -> None:
+        """Store them; what is new goes to the lanes, and into ``new``, as it is stored."""
         try:
-            return await self._store.receive(self.name, messages, cursor, dropped, begun)
+            found = await self._store.receive(self.name, messages, cursor, dropped, begun)
+            self._stored(found, new)
+            return
         except StoreError as error:
             if error.code != "store_refused" or not messages:
                 raise
-            return await self._one_by_one(messages, cursor, dropped, begun)
+        # One of them can not be stored, ever: it must not come back and end each connection.
+        for message in messages:
+            try:
+                found = await self._store.receive(self.name, (message,), None, dropped, begun)
+                self._stored(found, new)
+            except StoreError as error:
+                if error.code != "store_refused":
+                    raise
+                self.skipped(f"message {message.id!r}: {error}", repr(message))
+        await self._store.receive(self.name, (), cursor)
+
+    def _stored(self, found: list[Received], new: list[Received]) -> None:
+        if not found:
+            return
+        new += found
+        self.received += len(found)
+        self.last_inbound = self.clock()
+        rows = [row for row in found if row.state is not InboxState.DROPPED]
+        self.passed_over += len(found) - len(rows)
+        self._on_received(self, rows)
 
     def _passed_over(self, messages: tuple[Inbound, ...]) -> dict[str, str]:
         """What the backlog policy leaves unhandled, and why."""
         now = self.clock()
         verdicts = {m.id: self._backlog.verdict(m, now, self._ready_at) for m in messages}
         return {id: why for id, why in verdicts.items() if why}
-
-    async def _one_by_one(
-        self,
-        messages: tuple[Inbound, ...],
-        cursor: Mapping[str, Any],
-        dropped: Mapping[str, str],
-        begun: Collection[str],
-    ) -> list[Received]:
-        """One of them can not be stored, ever: it must not come back and end each connection."""
-        new: list[Received] = []
-        for message in messages:
-            try:
-                new += await self._store.receive(self.name, (message,), None, dropped, begun)
-            except StoreError as error:
-                if error.code != "store_refused":
-                    raise
-                self.skipped(f"message {message.id!r}: {error}", repr(message))
-        await self._store.receive(self.name, (), cursor)
-        return new
 
     def continued(self, generation: int, continuity: Continuity) -> None:
         """A connection is ready; unless the platform replays, what it missed is a gap.
@@ -294,10 +292,8 @@ class Account(Shell):
         state = self.supervisor.state
         if state is State.LIVE or not self.supervisor.awaits(generation):
             return
-        if (
-            state is not State.CONNECTING
-        ):  # a successor in time, of one that is given up or in doubt
-            self._leave_behind()
+        if state is not State.CONNECTING:
+            self._leave_behind()  # its successor came in time, but it is given up or in doubt
         self._was_ready = True
         self._ready_at = self.clock()
         replayed = continuity is not Continuity.FRESH or self.adapter.traits.replays

@@ -92,10 +92,10 @@ class Lanes:
         """Messages are about to be stored: the ids of those whose handlers can start at once.
 
         Their first attempts are to be counted in the commit that stores them, and a place is kept
-        for each; `settle` must follow in any case. Not for a message behind another one of its chat: the death of a process in
-        that one's handler is not its attempt. Not while all places are taken: it may have to wait
-        for long. Not where one attempt is all there is: a death between commit and handler would
-        use it up.
+        for each; `settle` must follow in any case. Not for a message behind another one of its
+        chat: the death of a process in that one's handler is not its attempt. Not while all places
+        are taken: it may have to wait for long. Not where one attempt is all there is: a death
+        between commit and handler would use it up.
         """
         ids: set[str] = set()
         may = not self._stopping and self._limits.attempts > 1
