@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import subprocess
@@ -18,6 +19,7 @@ from holdfast.config import (
     GatewaySettings,
     build,
     check_identities,
+    check_state_dir,
     load,
     state_dir_of,
 )
@@ -186,10 +188,7 @@ def test_the_state_directory_is_known_without_any_secret(tmp_path: Path) -> None
         ({"accounts": {"My Bot": {}}}, ["[accounts.My Bot]", "a-z"]),
         ({"accounts": {"bot": {}}}, ["[accounts.bot]", "`platform`", "qqbot"]),
         ({"accounts": {"bot": {"platform": "irc"}}}, ["irc", "telegram"]),
-        (
-            {"accounts": {"bot": {"platform": 5}}},
-            ["platform", "must be text, not a whole number (put it in quotes)"],
-        ),
+        ({"accounts": {"bot": {"platform": 5}}}, ["bot] platform: must be text, not a whole"]),
         ({"accounts": {"bot": {"platform": "telegram"}}}, ["[accounts.bot]", "`token`"]),
         (account(enabled=False), ["enabled = false"]),
         (account(tokne="x"), ["[accounts.bot]", "`tokne`", "did you mean `token`"]),
@@ -203,10 +202,7 @@ def test_the_state_directory_is_known_without_any_secret(tmp_path: Path) -> None
         (account(base_url="api.telegram.org"), ["base_url", "https://"]),
         (account(base_url="http://host:99999"), ["base_url", "not a usable URL"]),
         (account(proxy="socks://x"), ["proxy", "not a usable URL"]),
-        (
-            account(poll_timeout="long"),
-            ["poll_timeout", "whole number, not text (write it without"],
-        ),
+        (account(poll_timeout="long"), ["a whole number, not text (write it without quotes)"]),
         (account(poll_timeout=500), ["poll_timeout", "must be at most 50"]),
         (account(poll_timeout=NAN), ["poll_timeout: must be a finite number"]),
         (account(mode="push"), ["mode: 'push' is none of poll, webhook"]),
@@ -227,11 +223,10 @@ def test_the_state_directory_is_known_without_any_secret(tmp_path: Path) -> None
         (account(policy={"label": "x"}), ["unknown key `label`"]),
         (account(policy=3), ["policy", "must be a table, not a whole number"]),
         ({**account(), "gateway": {"hadlers": 3}}, ["[gateway]", "did you mean `handlers`"]),
+        (gateway(state_dir=""), ["[gateway] state_dir: names no directory"]),
+        (gateway(state_dir="a\0b"), ["[gateway] state_dir: names no directory"]),
         ({**account(), "gateway": {"handlers": 0}}, ["[gateway] handlers: must be at least 1"]),
-        (
-            {**account(), "gateway": {"handlers": "64"}},
-            ["[gateway] handlers", "a whole number, not text"],
-        ),
+        (gateway(handlers="64"), ["[gateway] handlers", "a whole number, not text"]),
         (gateway(handlers=100_000_000), ["[gateway] handlers: must be at most 10000"]),
         (gateway(handlers=1.5), ["[gateway] handlers: must be a whole number"]),
         (gateway(handler_attempts=0), ["[gateway] handler_attempts: must be at least 1"]),
@@ -262,6 +257,39 @@ def test_files_that_can_not_be_used(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"# \xe9")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load(tmp_path / "latin")
+
+
+def test_a_state_directory_that_can_not_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "state" / "journal.db").mkdir(parents=True)
+    for name, problem in {
+        "/proc/x/y": "/proc/x/y can not be made: ",
+        "/etc/passwd": "/etc/passwd is no directory",
+        "file/state": f"{tmp_path}/file is no directory",
+        "loop": f"{tmp_path}/loop is no directory",
+        "state": f"{tmp_path}/state/journal.db is a directory",
+    }.items():
+        config = load(write(tmp_path, f'[gateway]\nstate_dir = "{name}"\n' + GOOD))
+        with pytest.raises(ConfigError, match=problem) as caught:
+            check_state_dir(config.state_dir, "here")
+        assert caught.value.hint
+
+
+def test_a_state_directory_that_is_to_come_is_not_made_yet(tmp_path: Path) -> None:
+    check_state_dir(tmp_path / "not" / "yet", "here")
+    assert not list(tmp_path.iterdir())
+    check_state_dir(tmp_path, "here")
+
+
+def test_a_full_disk_is_no_mistake_in_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    check_state_dir(tmp_path / "state", "here")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

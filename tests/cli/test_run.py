@@ -382,6 +382,23 @@ async def test_a_configuration_that_can_not_be_used(
         assert part in process.log
 
 
+async def test_a_state_directory_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service manager must not start it for ever."""
+    place = Place(tmp_path)
+    place.write(bot=NOBODY)
+    place.state.touch()
+    process = await place.start("--log-level", "error")
+    assert await process.ended() == Exit.CONFIG
+    told = f"holdfast: {place.config}: [gateway] state_dir: {place.state} is no directory ("
+    assert process.log.startswith(told)
+    assert await place.command("check") == Exit.CONFIG
+    assert capsys.readouterr().err.startswith(told)
+    assert await place.command("status") == Exit.UNANSWERED
+    assert f"no gateway is running on {place.state}" in capsys.readouterr().err
+
+
 async def test_two_accounts_with_one_token(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.write(one=NOBODY, two=NOBODY)

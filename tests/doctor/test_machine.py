@@ -156,7 +156,15 @@ def test_room_on_the_disk(free: int, inodes: int | None, verdict: str) -> None:
 
 
 def test_the_room_of_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:
-    assert machine.space(tmp_path / "not" / "yet").subject.endswith("not/yet")
+    (found,) = machine.space(tmp_path / "not" / "yet")
+    assert found.subject.endswith("not/yet")
+
+
+def test_what_is_no_disk_has_no_room_to_make() -> None:
+    assert list(machine.space(Path("/proc/x"))) == []
+    (found,) = machine.state_permissions(Path("/proc/x"))
+    assert found.verdict is Verdict.FAIL
+    assert found.what.startswith("/proc/x can not be made: ")
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ class Control:
                 connection.request(method, f"/api/v1/{resource}", payload, headers)
                 response = connection.getresponse()
                 status, body = response.status, response.read()
-            except (FileNotFoundError, ConnectionRefusedError):
+            except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
                 raise self._nobody() from None
             except PermissionError:
                 raise CommandFailed(

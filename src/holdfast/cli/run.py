@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from holdfast.cli import logs
 from holdfast.cli.exits import CommandFailed, Exit
 from holdfast.cli.journal import JOURNAL
-from holdfast.config import Config, load
+from holdfast.config import Config, check_state_dir, load
 from holdfast.errors import ConfigError, StoreError
 from holdfast.gateway import garbage
 from holdfast.gateway.claims import Claims
@@ -81,6 +81,7 @@ async def serve(path: Path, redaction: logs.Redaction) -> Exit:
     try:
         config = _read(path, redaction)
         _warn(config.warnings)
+        check_state_dir(config.state_dir, f"{path}: [gateway] state_dir")
         store = await open_journal(
             config.state_dir / JOURNAL, config.accounts, retention=config.gateway.retention
         )

@@ -89,10 +89,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def check(args: argparse.Namespace) -> int:
     """``holdfast check``."""
-    from holdfast.config import load
+    from holdfast.config import check_state_dir, load
     from holdfast.store.aside import diagnose
 
     config = load(args.config)
+    check_state_dir(config.state_dir, f"{config.path}: [gateway] state_dir")
     for warning in config.warnings:
         print(f"holdfast: warning: {warning}", file=sys.stderr)
     unknown = [name for name in args.accounts if name not in config.accounts]

@@ -20,6 +20,7 @@ from holdfast.config.settings import (
     Way,
     WebSettings,
 )
+from holdfast.config.state_dir import check_state_dir
 from holdfast.config.values import is_loopback
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "WebSettings",
     "build",
     "check_identities",
+    "check_state_dir",
     "is_loopback",
     "load",
     "state_dir_of",

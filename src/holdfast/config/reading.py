@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import tomllib
@@ -61,7 +62,7 @@ def state_dir_of(path: Path) -> Path:
     not hold its secrets, and while its configuration is being changed.
     """
     gateway = _gateway(_document(path).get("gateway", {}), f"{path}: [gateway]")
-    return (path.parent / gateway.state_dir).resolve()
+    return Path(os.path.realpath(path.parent / gateway.state_dir))
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -121,6 +122,8 @@ def _gateway(table: Any, where: str) -> GatewaySettings:
     if isinstance(table, dict) and "retention" in table:
         table = {**table, "retention": seconds(table["retention"], f"{where} retention")}
     settings = convert(table, GatewaySettings, where)
+    if not settings.state_dir or "\0" in settings.state_dir:
+        raise ConfigError(f"{where} state_dir", "names no directory", 'for example "state"')
     host_of(settings.hook_listen, f"{where} hook_listen")
     for key in ("hook_url", "proxy"):
         check_url(getattr(settings, key), f"{where} {key}")

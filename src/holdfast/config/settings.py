@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -156,4 +157,4 @@ class Config:
     @property
     def state_dir(self) -> Path:
         """Where the gateway keeps its files."""
-        return (self.path.parent / self.gateway.state_dir).resolve()
+        return Path(os.path.realpath(self.path.parent / self.gateway.state_dir))

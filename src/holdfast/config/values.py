@@ -39,8 +39,9 @@ def convert(table: Any, kind: type[S], where: str, also: set[str] | None = None)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
         key = place.strip("`.").removeprefix(".")
-        info = fields.get(re.split(r"\W", key, maxsplit=1)[0])
-        raise ConfigError(f"{where} {key}".strip(), *_in_words(problem, info)) from None
+        field = fields.get(re.split(r"\W", key, maxsplit=1)[0])
+        annotation = None if field is None else field.type
+        raise ConfigError(f"{where} {key}".strip(), *_in_words(problem, annotation)) from None
 
 
 def _endless(value: Any, place: str = "") -> Iterator[str]:
@@ -68,16 +69,16 @@ _KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "
 _ENDS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above"}
 
 
-def _in_words(problem: str, info: msgspec.structs.FieldInfo | None) -> tuple[str, str]:
+def _in_words(problem: str, annotation: Any) -> tuple[str, str]:
     """What is wrong with a value, and how to mend it.
 
     The description of a field's `msgspec.Meta` tells what else is asked of a right kind of value.
     """
-    notes = [] if info is None else get_args(info.type)
-    hint = next((m.description or "" for m in notes if isinstance(m, msgspec.Meta)), "")
+    notes = (note for note in get_args(annotation) if isinstance(note, msgspec.Meta))
+    hint = next((note.description or "" for note in notes), "")
     if problem.startswith("Invalid enum value "):
         value = problem.removeprefix("Invalid enum value ")
-        return f"{value} is none of {', '.join(_allowed(info and info.type))}", hint
+        return f"{value} is none of {', '.join(_allowed(annotation))}", hint
     said = _EXPECTED.fullmatch(problem)
     if said is None:
         return _lower(problem), hint

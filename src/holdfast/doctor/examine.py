@@ -155,7 +155,7 @@ def _descriptors(room: Room, number: int) -> Iterator[Finding]:
 
 
 def _disk(room: Room, directory: Path) -> Iterator[Finding]:
-    yield machine.space(directory)
+    yield from machine.space(directory)
     remote = machine.file_system(directory, machine.text_of(room.proc / "mounts"))
     if remote is not None:
         yield remote

@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.config import check_state_dir
 from holdfast.doctor.finding import Finding, Verdict
+from holdfast.errors import ConfigError
 from holdfast.web.control import SOCKET_NAME
 
 PER_ACCOUNT = 24
@@ -122,10 +124,12 @@ def disk(path: Path, free: int, inodes: int | None) -> Finding:
     return Finding("disk", str(path), Verdict.OK, left)
 
 
-def space(directory: Path) -> Finding:
+def space(directory: Path) -> Iterator[Finding]:
     """The room on a directory's disk, or its future one's. Raises OSError; may block."""
     found = os.statvfs(existing(directory))
-    return disk(
+    if not found.f_blocks:  # no disk, such as /proc; `state_permissions` tells
+        return
+    yield disk(
         directory, found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
     )
 
@@ -157,9 +161,10 @@ def state_permissions(directory: Path) -> Iterator[Finding]:
     """Whether this user can use the state directory, and others can not. Raises OSError."""
     subject = str(directory)
     place = existing(directory)
-    if not place.is_dir():
-        what = f"{place} is no directory"
-        yield Finding("permissions", subject, Verdict.FAIL, what, "set state_dir in [gateway]")
+    try:
+        check_state_dir(directory, subject)
+    except ConfigError as error:
+        yield Finding("permissions", subject, Verdict.FAIL, error.problem, error.hint)
         return
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         what = f"this user ({_user(os.geteuid())}) can not write there"
