@@ -247,6 +247,28 @@ def test_a_mistake_names_place_and_remedy(document: dict[str, Any], parts: list[
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("hooks", "web", "good"),
+    [
+        ("127.0.0.1:18790", "127.0.0.1:18790", False),
+        ("localhost:18790", "127.0.0.1:18790", False),
+        ("0.0.0.0:18790", "127.0.0.1:18790", False),
+        ("127.0.0.1:8787", None, False),
+        ("127.0.0.2:18790", "127.0.0.1:18790", True),
+        ("127.0.0.1:0", "127.0.0.1:0", True),
+        ("127.0.0.1:18790", "", True),
+    ],
+)
+def test_two_servers_need_two_addresses(hooks: str, web: str | None, good: bool) -> None:
+    document = gateway(hook_listen=hooks) | ({} if web is None else {"web": {"listen": web}})
+    if good:
+        build(document, Path("holdfast.toml"))
+    else:
+        told = mistake(document)
+        assert told.startswith(f"holdfast.toml: [gateway] hook_listen: {hooks} is what [web] listen")
+        assert "port of its own" in told
+
+
 def test_files_that_can_not_be_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no such file.*holdfast init"):
         load(tmp_path / "missing.toml")

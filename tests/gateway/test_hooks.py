@@ -207,6 +207,8 @@ async def test_an_address_in_use_is_retried_until_it_is_free() -> None:
             assert view.cause is not None
             assert (view.cause.kind, view.cause.code) == (Kind.LOCAL, "hook_address")
             assert str(bot.hooks.port) in view.cause.message
+            assert f"[web] listen, has 127.0.0.1:{bot.hooks.port}: end it" in view.cause.advice
+            assert "hook_listen" in view.cause.advice
             await bot.account.until(lambda v: v.attempt >= 3)
         await bot.published(Published.CONNECTED)
         url = f"http://127.0.0.1:{bot.hooks.port}/parrot"

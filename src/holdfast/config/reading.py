@@ -28,7 +28,7 @@ from holdfast.config.settings import (
     Way,
     WebSettings,
 )
-from holdfast.config.values import check_url, convert, host_of, is_loopback, meant, seconds
+from holdfast.config.values import check_url, collide, convert, host_of, is_loopback, meant, seconds
 from holdfast.errors import ConfigError
 from holdfast.observe.alerts import Rules
 from holdfast.platforms import find
@@ -115,6 +115,12 @@ def build(document: Mapping[str, Any], path: Path) -> Config:
         place = f"{where}: [alerts]"
         alerts = _alerts(document["alerts"], set(accounts), place, path.parent, warnings)
     web = _web(document.get("web", {}), f"{where}: [web]", path.parent, warnings)
+    if web.listen and collide(gateway.hook_listen, web.listen):
+        raise ConfigError(
+            f"{where}: [gateway] hook_listen",
+            f"{gateway.hook_listen} is what [web] listen has, too",
+            "give each a port of its own",
+        )
     return Config(path, gateway, accounts, tuple(warnings), alerts, web)
 
 

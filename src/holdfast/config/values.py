@@ -145,6 +145,16 @@ def host_of(address: str, where: str) -> str:
     return host
 
 
+def collide(one: str, other: str) -> bool:
+    """Whether two ``HOST:PORT`` can not both be listened on; port 0 is always a free one."""
+    hosts = [address.rpartition(":")[0].lower().replace("localhost", "127.0.0.1")
+             for address in (one, other)]  # fmt: skip
+    ports = [int(address.rpartition(":")[2]) for address in (one, other)]
+    if ports[0] != ports[1] or not ports[0]:
+        return False
+    return hosts[0] == hosts[1] or not {"0.0.0.0", "[::]", "::"}.isdisjoint(hosts)
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens on ``host``."""
     name = host.strip("[]").lower()

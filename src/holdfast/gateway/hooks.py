@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ MAX_BODY = 4 * 2**20
 
 ANSWER_LIMIT = 15.0
 """Seconds until a request that nobody answered gets a 503, so that the platform sends again."""
+
+SET_ANOTHER = "set another [gateway] hook_listen and restart the gateway."
 
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 """An address that means all of them -> one of them."""
@@ -175,9 +178,12 @@ class HookServer:
             await self.start()
         except OSError as error:
             where = f"{self.host}:{self.port}"
-            raise Disconnect(
-                Cause(Kind.LOCAL, "hook_address", f"can not listen on {where}: {error.strerror}")
-            ) from error
+            message, hint = f"can not listen on {where}: {error.strerror}", SET_ANOTHER
+            if error.errno == errno.EADDRINUSE:
+                hint = f"Another program, or [web] listen, has {where}: end it, or {hint}"
+            else:
+                hint = f"An address of this machine is needed, and the right to its port: {hint}"
+            raise Disconnect(Cause(Kind.LOCAL, "hook_address", message, hint)) from error
         former = self._listeners.get(path)
         if former is not None and former.owner != owner:
             raise Disconnect(
