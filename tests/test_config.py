@@ -265,7 +265,9 @@ def test_two_servers_need_two_addresses(hooks: str, web: str | None, good: bool)
         build(document, Path("holdfast.toml"))
     else:
         told = mistake(document)
-        assert told.startswith(f"holdfast.toml: [gateway] hook_listen: {hooks} is what [web] listen")
+        assert told.startswith(
+            f"holdfast.toml: [gateway] hook_listen: {hooks} is what [web] listen"
+        )
         assert "port of its own" in told
 
 

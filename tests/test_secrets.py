@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -79,7 +80,8 @@ def no_library(service: str, name: str) -> str | None:
         ({"keyring": "holdfast/bot"}, no_library, "pip install 'holdfast[keyring]'"),
         ({"keyring": "holdfast/bot"}, lambda *_: None, "(run: keyring set holdfast bot)"),
         ({"keyring": "holdfast/bot"}, lambda *_: "", "empty: keyring entry holdfast/bot"),
-        ({"env": "NOT_SET"}, None, "the secret is empty: environment variable NOT_SET (set env"),
+        ({"env": "NOT_SET"}, None, "environment variable NOT_SET is not set (set it for the"),
+        ({"env": "EMPTY"}, None, "the secret is empty: environment variable EMPTY (set env"),
         ({"file": "none"}, None, "file none can not be read: No such file or directory (create"),
         ({"file": "a", "env": "b"}, None, "must be a secret (write { env"),
         (MARK.encode(), None, "must be a secret"),
@@ -89,7 +91,7 @@ def test_mistakes_say_how_to_mend_them(
     tmp_path: Path, value: Any, keyring: Any, problem: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve(value, "here", tmp_path, environ={}, keyring=keyring)
+        resolve(value, "here", tmp_path, environ={"EMPTY": ""}, keyring=keyring)
     assert str(caught.value).startswith("here: ")
     assert problem in str(caught.value)
     assert MARK not in str(caught.value)
@@ -99,6 +101,45 @@ def test_bytes_that_are_no_text_are_refused_where_they_are_read(tmp_path: Path) 
     environ = {"TOKEN": b"exig\xe9e".decode("utf-8", "surrogateescape")}
     with pytest.raises(ConfigError, match="no UTF-8 text: environment variable TOKEN"):
         resolve({"env": "TOKEN"}, "here", tmp_path, environ=environ)
+
+
+def test_a_file_holds_one_secret_and_is_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "latin").write_bytes(b"\xe9" + MARK.encode())
+    (tmp_path / "two").write_text(f"{MARK}\n{MARK}\n")
+    (tmp_path / "large").write_text(MARK * 10_000)
+    (tmp_path / "blank").write_text(" \n")
+    for name, problem in {
+        "fifo": "file fifo is no regular file (put the secret into a file",
+        "/dev/zero": "file /dev/zero is no regular file",
+        "directory": "file directory is no regular file",
+        "latin": "file latin is not UTF-8 text (save it as UTF-8)",
+        "two": "file two has several lines (it should hold the secret and nothing else",
+        "large": "file large is larger than 64 KiB",
+        "blank": "the secret is empty: file blank",
+        "nul\0": "can not be read: embedded null byte",
+        "blank/x": "file blank/x can not be read: Not a directory",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            resolve({"file": name}, "here", tmp_path)
+        assert problem in str(caught.value)
+        assert MARK not in str(caught.value)
+
+
+def test_links_lead_to_a_secret(tmp_path: Path) -> None:
+    """As in Kubernetes, which changes a secret by changing where a link leads."""
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "token").write_text("\ufefffrom a file\r\n", encoding="utf-8")
+    (tmp_path / "token").symlink_to("..data/token")
+    assert resolve({"file": "token"}, "here", tmp_path).reveal() == "from a file"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "token").touch(mode=0o000)
+    with pytest.raises(ConfigError, match=r"Permission denied \(let the user who runs Holdfast"):
+        resolve({"file": "token"}, "here", tmp_path)
 
 
 def test_a_keyring_that_waits_for_somebody_is_not_waited_for(

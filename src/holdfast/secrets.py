@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import fields, is_dataclass
@@ -33,6 +34,11 @@ FORMS = '{ env = "NAME" }, { file = "PATH" }, { keyring = "SERVICE/NAME" } or a 
 
 KEYRING_LIMIT = 10.0
 """Seconds for the keyring, which on a desktop may wait for a person to unlock it."""
+
+LARGEST = 65_536
+"""Bytes of a secret's file: more than any key has."""
+
+ALONE = "it should hold the secret and nothing else, in one line"
 
 SHORTEST = 4
 """Characters of a secret that is hidden: to blot out shorter ones wherever they occur would shred
@@ -73,7 +79,11 @@ def resolve(
         case str():
             secret, source = value, "the file"
         case {"env": str(name), **rest} if not rest:
-            secret, source = environ.get(name, ""), f"environment variable {name}"
+            if name not in environ:
+                problem = f"environment variable {name} is not set"
+                hint = "set it for the process that runs Holdfast"
+                raise ConfigError(where, problem, hint)
+            secret, source = environ[name], f"environment variable {name}"
         case {"file": str(name), **rest} if not rest:
             secret, source = _from_file(base / Path(name).expanduser(), where, name), f"file {name}"
         case {"keyring": str(name), **rest} if not rest:
@@ -89,12 +99,28 @@ def resolve(
 
 
 def _from_file(path: Path, where: str, name: str) -> str:
+    """The one line of a file, however many links lead to it. Never waits for anybody."""
+    what = f"the secret's file {name}"
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        problem = f"the secret's file {name} can not be read: {reason}"
-        raise ConfigError(where, problem, "create it") from None
+        # A pipe or a device may have no end, or none yet, and a reload finds it empty.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigError(where, f"{what} is no regular file", "put the secret into a file")
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(where, f"{what} can not be read: {error.strerror}", "create it") from None
+    except (OSError, ValueError) as error:  # ValueError: no file has such a name
+        problem = f"{what} can not be read: {getattr(error, 'strerror', error)}"
+        raise ConfigError(where, problem, "let the user who runs Holdfast read it") from None
+    if len(content) > LARGEST:
+        raise ConfigError(where, f"{what} is larger than {LARGEST // 1024} KiB", ALONE)
+    try:
+        secret = content.decode("utf-8-sig").strip()
+    except UnicodeError:
+        raise ConfigError(where, f"{what} is not UTF-8 text", "save it as UTF-8") from None
+    if len(secret.splitlines()) > 1:
+        raise ConfigError(where, f"{what} has several lines", ALONE)
+    return secret
 
 
 def _from_keyring(entry: str, where: str, ask: Keyring) -> str:

@@ -287,7 +287,10 @@ def test_a_single_account_can_not_tell_of_itself() -> None:
         ({"to": [{}]}, r"to\[0\]: must be one way to tell somebody"),
         ({"to": [{"url": "https://x", "command": ["x"]}]}, r"to\[0\]: must be one way"),
         ({"to": [{"url": "hooks.example/s3cret"}]}, r"to\[0\] url: this is not a usable URL"),
-        ({"to": [{"url": {"env": "NOT_SET"}}]}, r"to\[0\] url: .* empty: environment variable"),
+        (
+            {"to": [{"url": {"env": "NOT_SET"}}]},
+            r"to\[0\] url: environment variable NOT_SET is not set",
+        ),
         ({"to": [{"url": "https://x", "sekret": "s"}]}, r"to\[0\]: .*did you mean `secret`"),
         (
             {"to": [{"account": "bto", "chat": "5"}]},

@@ -35,7 +35,7 @@ def test_it_is_on_at_loopback_without_a_word() -> None:
         ({"listen": "localhost.example.org:80"}, "listen", "lets other machines in"),
         ({"url": "https://bots.example.org"}, "url", "lets other machines in"),
         ({"token": "short"}, "token", "is shorter than 16 characters"),
-        ({"token": {"env": "HOLDFAST_NO_SUCH_VARIABLE"}}, "token", "the secret is empty"),
+        ({"token": {"env": "HOLDFAST_NO_SUCH_VARIABLE"}}, "token", "is not set"),
         ({"listen": "8787"}, "listen", "is not HOST:PORT"),
         ({"listen": "127.0.0.1:http"}, "listen", "is not HOST:PORT"),
         ({"listen": "127.0.0.1:65536"}, "listen", "is not HOST:PORT"),
