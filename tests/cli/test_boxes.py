@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sqlite3
 import stat
 import sys
@@ -365,11 +366,46 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_neither_gateway_nor_journal(state: Path, capsys: Output, command: list[str]) -> None:
+def test_a_journal_that_was_taken_away_is_left_to_the_gateway(
+    state: Path, capsys: Output, command: list[str]
+) -> None:
     (state / JOURNAL).unlink()
-    assert main(command) == Exit.UNANSWERED
-    assert f"no gateway is running on {state}" in capsys.readouterr().err
+    assert main(command) == Exit.FAILED
+    assert f"journal {state / JOURNAL} is gone (start the gateway" in capsys.readouterr().err
     assert not (state / JOURNAL).exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "exit", "word"),
+    [
+        ("dead list", Exit.OK, "nothing waits for a person"),
+        ("inbox list", Exit.OK, "no message"),
+        ("gaps", Exit.OK, "no gap"),
+        ("history", Exit.OK, "TIME"),
+        ("inbox list --account bto", Exit.FAILED, "there is no account 'bto'; there are: bot"),
+        ("inbox show in-1", Exit.FAILED, "there is no message in-1"),
+        ("outbox retry out-1", Exit.FAILED, "out-1 is not retried"),
+        ("backup copy.db", Exit.FAILED, "there is no journal on a disk"),
+    ],
+)
+def test_before_the_first_start_there_is_nothing(
+    state: Path, capsys: Output, line: str, exit: Exit, word: str
+) -> None:
+    shutil.rmtree(state)
+    assert main(line.split()) == exit
+    told = capsys.readouterr()
+    assert word in told.out + told.err
+    if exit is Exit.OK:
+        assert told.err == f"holdfast: no gateway is running on {state}; it has no journal yet\n"
+    assert not state.exists()
+
+
+def test_send_before_the_first_start_is_owed(state: Path, capsys: Output) -> None:
+    shutil.rmtree(state)
+    assert main(["send", "bot", "1", "x", "--anyway"]) == Exit.OK
+    (owed,) = at(state, lambda store: store.owed("bot"))
+    assert owed.message.text == "x"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("command", COMMANDS)

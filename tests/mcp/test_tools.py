@@ -229,11 +229,12 @@ async def test_a_gateway_that_only_does_not_answer_is_believed_by_its_file(tmp_p
 
 
 @pytest.mark.real_time
-async def test_without_anything_every_answer_says_how_to_begin(tmp_path: Path) -> None:
+async def test_before_the_first_start_there_is_nothing_but_how_to_begin(tmp_path: Path) -> None:
     place(tmp_path, polly="oak")
     async with model(tmp_path) as attending:
-        for tool in ("list_accounts", "account_history", "list_dead_letters"):
-            assert "start one with `holdfast run`" in await attending.refused(tool)
+        assert "start one with `holdfast run`" in await attending.refused("list_accounts")
+        assert (await attending.call("account_history"))["changes"] == []
+        assert (await attending.call("list_dead_letters"))["messages"] == []
     async with model(tmp_path / "nowhere") as attending:
         assert "make one with `holdfast init`" in await attending.refused("list_accounts")
 

@@ -104,6 +104,7 @@ def send(args: argparse.Namespace) -> int:
     answer = Journal(args).change(
         lambda control: control.order(account_path(args.account, "send"), list[Letter], body),
         lambda clerk: clerk.send(args.account, args.chat, text, args.anyway),
+        begin=True,
     )
     if args.json:
         tables.show_json({"source": answer.source, "messages": answer.value})

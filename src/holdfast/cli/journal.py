@@ -50,44 +50,52 @@ class Journal:
     def look(
         self, ask: Callable[[Control], T], alone: Callable[[Clerk], Awaitable[T]]
     ) -> Answer[T]:
-        """Ask the gateway, or the journal alone.
+        """Ask the gateway, or the journal alone: one without messages, where there is none yet.
 
-        Raises NotRunning when there is neither, and CommandFailed as `Control.ask` does.
+        Raises CommandFailed as `Control.ask` does.
         """
         return self._either(ask, alone, "this is from its journal")
 
     def change(
-        self, order: Callable[[Control], T], alone: Callable[[Clerk], Awaitable[T]]
+        self,
+        order: Callable[[Control], T],
+        alone: Callable[[Clerk], Awaitable[T]],
+        *,
+        begin: bool = False,
     ) -> Answer[T]:
-        """Like `look`, for what changes the journal."""
-        return self._either(order, alone, "its journal is changed, for the next one to take up")
+        """Like `look`, for what changes the journal; ``begin`` makes one where there is none."""
+        note = "its journal is changed, for the next one to take up"
+        return self._either(order, alone, note, begin)
 
     def _either(
-        self, ask: Callable[[Control], T], alone: Callable[[Clerk], Awaitable[T]], note: str
+        self,
+        ask: Callable[[Control], T],
+        alone: Callable[[Clerk], Awaitable[T]],
+        note: str,
+        begin: bool = False,
     ) -> Answer[T]:
         try:
             return Answer(ask(self._control), "gateway")
         except NotRunning as failed:
-            value = self._alone(alone, failed)
+            path = self._control.directory / JOURNAL
+            there = _is_whole(path)
+            value = self._alone(path if there or begin else None, alone)
+            if not (there or begin):
+                note = "it has no journal yet"
             if not self._noted:
                 print(f"holdfast: {failed.problem}; {note}", file=sys.stderr)
                 self._noted = True
             return Answer(value, "journal")
 
-    def _alone(self, work: Callable[[Clerk], Awaitable[T]], failed: NotRunning) -> T:
-        path = self._control.directory / JOURNAL
-        if not path.exists():
-            raise failed
-
+    def _alone(self, path: Path | None, work: Callable[[Clerk], Awaitable[T]]) -> T:
         import asyncio
 
+        from holdfast.store.memory import MemoryStore
         from holdfast.store.sqlite import SqliteStore
         from holdfast.web.clerk import Clerk
 
-        _check_whole(path)
-
         async def run() -> T:
-            store = await SqliteStore.open(path)
+            store = MemoryStore() if path is None else await SqliteStore.open(path)
             try:
                 return await work(Clerk(Unattended(store, self._config)))
             finally:
@@ -99,10 +107,15 @@ class Journal:
             raise CommandFailed(problem.error, problem.hint) from None
 
 
-def _check_whole(path: Path) -> None:
-    """Raise CommandFailed when part of the journal is gone: only a gateway tells all accounts."""
+def _is_whole(path: Path) -> bool:
+    """Whether there is a journal.
+
+    Raises CommandFailed when part of it is gone: only a gateway tells all accounts.
+    """
     from holdfast.store.opening import Lock, Place, loss_of
 
+    if not path.exists() and not path.with_name(path.name + ".lock").exists():
+        return False
     lock = Lock(path)
     try:
         missing = loss_of(Place(path=path), lock)
@@ -110,6 +123,7 @@ def _check_whole(path: Path) -> None:
         lock.release()
     if missing:
         raise CommandFailed(missing, "start the gateway, which reports what may be lost")
+    return path.exists()
 
 
 class Unattended:

@@ -95,6 +95,7 @@ class Desk:
         owed = self._journal().change(
             lambda control: control.order(account_path(name, "send"), list[Letter], body),
             lambda clerk: clerk.send(name, chat, text, anyway),
+            begin=True,
         )
         return self._messages(owed.value, owed.source, False)
 

@@ -321,7 +321,7 @@ class MemoryStore:
     async def backup(self, path: Path) -> int:
         """See `Store.backup`; what is kept in memory has no file to copy."""
         raise StoreError(
-            "store_refused", "this journal is kept in memory only", "there is nothing to copy"
+            "store_refused", "there is no journal on a disk", "so there is nothing to copy"
         )
 
     async def prune(self, older_than: float | None = None) -> int:
