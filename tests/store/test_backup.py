@@ -68,9 +68,11 @@ async def test_an_existing_file_is_never_written_over(tmp_path: Path, there: str
 
 async def test_a_place_that_can_not_be_written_is_said(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "j.db")
-    with pytest.raises(StoreError) as caught:
-        await store.backup(tmp_path / "missing" / "copy.db")
-    assert str(tmp_path / "missing") in caught.value.problem
+    for missing in (tmp_path / "missing", tmp_path / "j.db"):
+        with pytest.raises(StoreError, match=f"^copy to {missing}/copy.db: ") as caught:
+            await store.backup(missing / "copy.db")
+        assert "directory" in caught.value.problem
+        assert caught.value.hint == "choose a directory that the gateway's user can write to"
     assert len(await store.receive("a", [inbound()], None)) == 1
     await store.close()
     with pytest.raises(StoreError, match="is closed"):
@@ -105,6 +107,6 @@ async def test_a_copy_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_what_is_kept_in_memory_has_nothing_to_copy(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="in memory only"):
+    with pytest.raises(StoreError, match="no journal on a disk"):
         await MemoryStore().backup(tmp_path / "copy.db")
     assert names(tmp_path) == []

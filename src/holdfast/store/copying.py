@@ -47,7 +47,11 @@ class Copy:
             found = partial if partial.exists() else self._target
             raise _exists(found) from error
         except OSError as error:
-            raise trouble(error, self._target) from error
+            raise StoreError(
+                trouble(error, self._target).code,
+                f"copy to {self._target}: {error.strerror}",
+                "choose a directory that the gateway's user can write to",
+            ) from error
         try:
             self._write(partial)
             size = partial.stat().st_size
