@@ -20,6 +20,7 @@ from holdfast.cli.exits import Exit
 from holdfast.cli.journal import JOURNAL
 from holdfast.platforms import find
 from holdfast.store.protocol import Box
+from holdfast.store.sqlite import SqliteStore
 from holdfast.web import control
 from holdfast.web.letters import STATES
 from tests.cli.journal import CONFIG, at, fill, heard
@@ -105,6 +106,17 @@ def test_a_list_fits_80_columns_whatever_is_in_it(
     assert lines[-1].count("…") == 2
     assert main(["inbox", "show", "in-4"]) == Exit.OK
     assert capsys.readouterr().out.count("    你好") == 50
+
+
+def test_show_keeps_labels_apart_from_what_they_tell(state: Path, capsys: Output) -> None:
+    async def fail(store: SqliteStore) -> None:
+        (row,) = await store.receive("bot", [heard("d")], None)
+        await store.begin(row.row)
+        await store.release(row.row, "TypeError: no")
+
+    at(state, fail)
+    assert main(["inbox", "show", "in-4"]) == Exit.OK
+    assert "  Last trouble: TypeError: no\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -259,7 +259,7 @@ async def test_a_message_that_answers_none(tmp_path: Path) -> None:
         sent = await settled(site, owed["name"])
         assert (sent["state"], sent["receipt"]) == ("sent", "1")
         (line,) = await site.get("/accounts/polly/history?limit=1")
-        assert line["trigger"] == f"operator: sent {owed['name']}"
+        assert line["trigger"] == f"operator: queued {owed['name']}"
 
 
 async def test_a_long_message_is_sent_in_parts_each_with_its_own_key(tmp_path: Path) -> None:

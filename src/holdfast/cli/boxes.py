@@ -124,7 +124,7 @@ def show(args: argparse.Namespace) -> int:
         message = answer.value
         tables.say(message.name, TONES.get(message.state, Tone.PLAIN))
         for label, text in _sentences(message, time.time()):
-            tables.say(f"  {label + ':':<12}{text}".rstrip())
+            tables.say(f"  {label + ': ':<12}{text}".rstrip())
         for line in message.text.splitlines():
             tables.say(f"    {line}")
     return Exit.OK

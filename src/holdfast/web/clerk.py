@@ -190,7 +190,8 @@ class Clerk:
             for seq, part in enumerate(texts, 1)
         ]
         owed = await self._hands.post(account, messages)
-        await self._note(account, f"sent {_listed([name_of(Box.OUTBOX, one.row) for one in owed])}")
+        names = [name_of(Box.OUTBOX, one.row) for one in owed]
+        await self._note(account, f"queued {_listed(names)}")
         return [letter(Entry.of_owed(one, None)) for one in owed]
 
     async def _knows(self, account: str, chat: str) -> bool:
