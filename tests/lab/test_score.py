@@ -290,11 +290,23 @@ def test_a_score_writes_its_pages_and_fails_for_holdfast_alone(
     assert main(["lab", "score", "--mode", MODE]) == Exit.OK
 
 
+def test_a_place_that_can_not_be_had_is_told_before_anything_is_played(
+    planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "score"
+    assert main(["lab", "score", "--mode", MODE, "--out", str(out)]) == Exit.USAGE
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert f"{out} can not be made" in told.err
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
         (["run", "reconnect-mising"], "did you mean reconnect-missing?"),
         (["run", MODE, "--variant", "reste"], "did you mean reset?"),
+        (["run", MODE, "--variant", "nope"], "(there are: "),
         (["run", MODE, "--subject", "hodlfast"], "did you mean holdfast?"),
         (["score", "--mode", "xyzzy"], "`holdfast lab list` names them"),
     ],

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cli.exits import CommandFailed, Exit
@@ -49,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     _ready(args.subject)
     variants = _modes()[args.mode].variants
     if args.variant is not None:
-        _known(args.variant, variants, f"variant of {args.mode}")
+        there = f"there are: {', '.join(variants)}"
+        _known(args.variant, variants, f"variant of {args.mode}", there)
     score = import_module("holdfast.lab.score")
     wanted = [
         replace(cell, run=args.seed)
@@ -69,6 +72,8 @@ def score(args: argparse.Namespace) -> int:
     subjects = args.subject or ["holdfast"]
     for name in subjects:
         _ready(name)
+    if args.out is not None:
+        _make(args.out)
     engine = import_module("holdfast.lab.score")
     wanted = list(
         engine.cells(subjects, args.mode, args.platform, quick=args.quick, runs=args.runs)
@@ -90,6 +95,16 @@ def compare(args: argparse.Namespace) -> int:
     return _publish(results, args)
 
 
+def _make(directory: Path) -> None:
+    """Before hours of playing. Raises CommandFailed."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandFailed(f"{directory} can not be made: {error}", "", Exit.USAGE) from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise CommandFailed(f"{directory} is not writable for this user", "", Exit.USAGE)
+
+
 def _counting(number: int) -> Callable[[Result], None]:
     """Tells of each result as it comes in."""
     done = count(1)
@@ -105,7 +120,6 @@ def _publish(results: Sequence[Result], args: argparse.Namespace) -> int:
     command = " ".join(["holdfast", *sys.argv[1:]])
     document = page.document(results, command)
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "score.json").write_text(json.dumps(document) + "\n")
         (args.out / "score.md").write_text(page.markdown(results, command))
         html = import_module("holdfast.lab.score_html")
@@ -148,11 +162,13 @@ def _subjects() -> dict[str, Any]:
     return dict(import_module("holdfast.lab.subjects.registry").SUBJECTS)
 
 
-def _known(name: str, names: Collection[str], what: str) -> None:
-    """Raises CommandFailed for a name that is none of them."""
+def _known(
+    name: str, names: Collection[str], what: str, where: str = "`holdfast lab list` names them"
+) -> None:
+    """Raises CommandFailed for a name that is none of them; ``where`` tells how to find those."""
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        meant = f"did you mean {near[0]}?" if near else "`holdfast lab list` names them"
+        meant = f"did you mean {near[0]}?" if near else where
         raise CommandFailed(f"there is no {what} {name!r}", meant, Exit.USAGE)
 
 
