@@ -8,11 +8,7 @@ received, and when the bot was really able to hear, are recorded here and nowher
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
 import ssl
-import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -50,6 +46,10 @@ class Heard:
     media: str | None = None
     """File name or media kind when the message carries a file."""
     data: bytes = b""
+
+    def document(self) -> dict[str, Any]:
+        """As it is told outside of the process: ``data`` is its size."""
+        return asdict(self) | {"data": len(self.data)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,26 +251,12 @@ class Simulator:
                 return web.json_response(
                     {
                         "said": [asdict(s) for s in self.said],
-                        "heard": [asdict(h) | {"data": len(h.data)} for h in self.heard],
+                        "heard": [h.document() for h in self.heard],
                         "listening": self.listening(),
                     }
                 )
             case verb:
                 return web.json_response({"error": f"no verb {verb!r}"}, status=404)
-
-    @classmethod
-    def main(cls) -> None:
-        """Run as a process: prints one JSON line with the URL when ready, ends on SIGTERM."""
-        port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-        asyncio.run(cls._serve(port))
-
-    @classmethod
-    async def _serve(cls, port: int) -> None:
-        stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        async with cls(port=port) as sim:
-            print(json.dumps({"url": sim.url, "pid": os.getpid()}), flush=True)
-            await stop.wait()
 
 
 def sockets_of(request: web.Request) -> str:

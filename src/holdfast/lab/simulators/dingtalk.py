@@ -20,6 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Said
 from holdfast.lab.simulators import dingtalk_messages as messages
 from holdfast.lab.simulators.dingtalk_cards import CardCalls
@@ -183,4 +184,4 @@ class DingTalkSimulator(OpenPlatform):
 
 
 if __name__ == "__main__":
-    DingTalkSimulator.main()
+    by_hand.run(DingTalkSimulator)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Said
 from holdfast.lab.simulators.discord_gateway import Gateway
 from holdfast.lab.simulators.discord_platform import PREFIX, DiscordPlatform
@@ -204,4 +205,4 @@ class DiscordSimulator(DiscordPlatform):
 
 
 if __name__ == "__main__":
-    DiscordSimulator.main()
+    by_hand.run(DiscordSimulator)

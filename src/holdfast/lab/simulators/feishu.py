@@ -21,6 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Said
 from holdfast.lab.simulators import feishu_messages as messages
 from holdfast.lab.simulators.feishu_delivery import Deliveries
@@ -213,4 +214,4 @@ class FeishuSimulator(OpenPlatform):
 
 
 if __name__ == "__main__":
-    FeishuSimulator.main()
+    by_hand.run(FeishuSimulator)

@@ -19,6 +19,7 @@ from typing import ClassVar, Final, Self
 
 from aiohttp import web
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Handler, Said, Simulator, wall_clock
 from holdfast.lab.simulators.matrix_calls import V3, Call, File, RoomCalls, own
 from holdfast.lab.simulators.matrix_rooms import (
@@ -489,4 +490,4 @@ def _relation(reply_to: str | None, edit_of: str | None, thread: str | None) -> 
 
 
 if __name__ == "__main__":
-    MatrixSimulator.main()
+    by_hand.run(MatrixSimulator)

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Said
 from holdfast.lab.simulators.mattermost_gateway import Hub
 from holdfast.lab.simulators.mattermost_rest import Calls
@@ -119,4 +120,4 @@ class MattermostSimulator(MattermostWorld):
 
 
 if __name__ == "__main__":
-    MattermostSimulator.main()
+    by_hand.run(MattermostSimulator)

@@ -22,6 +22,7 @@ from typing import Any
 from aiohttp import web
 from yarl import URL
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Said
 from holdfast.lab.simulators import qqbot_messages as messages
 from holdfast.lab.simulators.qqbot_gateway import Gateway
@@ -213,4 +214,4 @@ class QQBotSimulator(OpenPlatform):
 
 
 if __name__ == "__main__":
-    QQBotSimulator.main()
+    by_hand.run(QQBotSimulator)

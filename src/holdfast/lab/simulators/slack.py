@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Said, wall_clock
 from holdfast.lab.simulators.slack_calls import WebCalls
 from holdfast.lab.simulators.slack_platform import Token, Workspace
@@ -195,4 +196,4 @@ class SlackSimulator(Workspace):
 
 
 if __name__ == "__main__":
-    SlackSimulator.main()
+    by_hand.run(SlackSimulator)

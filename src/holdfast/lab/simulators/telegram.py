@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 import aiohttp
 from aiohttp import web
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Said, Simulator, wall_clock
 from holdfast.lab.simulators.telegram_hook import WebHook
 from holdfast.lab.simulators.telegram_wire import (
@@ -596,4 +597,4 @@ class TelegramSimulator(Simulator):
 
 
 if __name__ == "__main__":
-    TelegramSimulator.main()
+    by_hand.run(TelegramSimulator)

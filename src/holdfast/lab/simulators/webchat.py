@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import aiohttp
 from aiohttp import web
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Said, Simulator
 from holdfast.lab.simulators.webchat_visitor import Tab, Visitor
 
@@ -163,4 +164,4 @@ class WebChatSimulator(Simulator):
 
 
 if __name__ == "__main__":
-    WebChatSimulator.main()
+    by_hand.run(WebChatSimulator)

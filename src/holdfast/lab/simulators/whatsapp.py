@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from holdfast.lab import by_hand
 from holdfast.lab.simulator import Said, wall_clock
 from holdfast.lab.simulators import whatsapp_rules as rules
 from holdfast.lab.simulators.whatsapp_account import AccountCalls
@@ -211,4 +212,4 @@ class WhatsAppSimulator(BusinessPlatform):
 
 
 if __name__ == "__main__":
-    WhatsAppSimulator.main()
+    by_hand.run(WhatsAppSimulator)
