@@ -98,7 +98,7 @@ class Table:
     async def hear(self, id: str, text: str = "hi", chat: str = "c") -> None:
         """A message comes in."""
         message = Inbound(id=id, chat=chat, sender="u", text=text)
-        begun = self.lanes.expect([message])
+        begun = await self.lanes.expect([message])
         rows = await self.store.receive(self.account, [message], None, begun=begun)
         self.lanes.put(rows)
         await self.lanes.settle([message], begun, rows)

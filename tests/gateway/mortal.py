@@ -48,7 +48,7 @@ async def main(path: str, how: str) -> None:
         can_type=lambda: False,
     )
     lanes.put(await store.unhandled("bot"))
-    begun = lanes.expect(heard()) if how == "expect" else set()
+    begun = await lanes.expect(heard()) if how == "expect" else set()
     rows = await store.receive("bot", heard(), None, begun=begun)
     lanes.put(rows)
     if how == "expect":

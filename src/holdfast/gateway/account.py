@@ -60,7 +60,7 @@ class AccountTools:
 class Handlers(Protocol):
     """Who asks agents about what comes in; see `holdfast.gateway.lanes.Lanes`."""
 
-    def expect(self, messages: Iterable[Inbound]) -> Collection[str]:
+    async def expect(self, messages: Iterable[Inbound]) -> Collection[str]:
         """Ids of messages whose handlers start as soon as they are stored."""
 
     async def settle(
@@ -72,7 +72,7 @@ class Handlers(Protocol):
 class Unasked:
     """Nobody is asked yet: implements `Handlers`."""
 
-    def expect(self, messages: Iterable[Inbound]) -> Collection[str]:
+    async def expect(self, messages: Iterable[Inbound]) -> Collection[str]:
         """None."""
         return ()
 
@@ -230,7 +230,7 @@ class Account(Shell):
         began = self.clock()
         dropped = self._passed_over(messages)
         wanted = [message for message in messages if message.id not in dropped]
-        begun = self.handlers.expect(wanted)
+        begun = await self.handlers.expect(wanted)
         new: list[Received] = []
         try:
             await self._receive(messages, cursor, dropped, begun, new)

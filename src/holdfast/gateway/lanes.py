@@ -7,7 +7,6 @@ its message becomes a dead letter with the reason. Intake never waits for a hand
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 from collections import Counter, deque
@@ -88,7 +87,7 @@ class Lanes:
         """Messages received and not yet answered."""
         return sum(len(lane) for lane in self._waiting.values())
 
-    def expect(self, messages: Iterable[Inbound]) -> set[str]:
+    async def expect(self, messages: Iterable[Inbound]) -> set[str]:
         """Messages are about to be stored: the ids of those whose handlers can start at once.
 
         Their first attempts are to be counted in the commit that stores them, and a place is kept
@@ -102,20 +101,12 @@ class Lanes:
         for message in messages:
             chat = message.chat
             first = chat not in self._tasks and chat not in self._coming
-            if may and first and message.id not in self._expected and self._take():
+            if may and first and message.id not in self._expected and not self._slots.locked():
+                await self._slots.acquire()  # one is free: this never waits
                 ids.add(message.id)
                 self._expected.add(message.id)
             self._coming[chat] += 1
         return ids
-
-    def _take(self) -> bool:
-        """Take a handler's place, if one is free."""
-        if self._slots.locked():
-            return False
-        # A semaphore that is not locked is acquired without a wait, in its coroutine's only step.
-        with contextlib.suppress(StopIteration):
-            self._slots.acquire().send(None)
-        return True
 
     async def settle(
         self, messages: Iterable[Inbound], expected: Collection[str], rows: Iterable[Received]
@@ -297,10 +288,8 @@ class Lanes:
             said = f"{type(error).__name__}: {error}"
         except Exception:  # of the agent's author
             said = type(error).__name__
-        # What an agent calls with the account's token, libraries quote. What they quote may be half
-        # a character, which no journal takes.
-        clean = redaction_of(self._adapter).clean(said)
-        return clean.encode("utf-8", "backslashreplace").decode()
+        # What an agent calls with the account's token, libraries quote.
+        return redaction_of(self._adapter).clean(said)
 
     async def _bury(self, row: Received, reason: str) -> None:
         await stored(self._account, self._store.bury, row.row, reason)
