@@ -204,7 +204,7 @@ async def start_seconds(path: Path) -> tuple[float, int]:
     await store.cursor("a")
     waiting = await store.unhandled("a")
     await store.owed("a")
-    await store.depth("a")
+    await store.counts("a")
     # The first message waits for what is read at the first write.
     await store.receive("a", [message("first")], None)
     seconds = time.perf_counter() - start

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.messages import Inbound, Outbound
+from holdfast.store.protocol import Store
 
 DAY = 86_400.0
+
+Opens = Callable[[], AbstractAsyncContextManager[Store]]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What every Store promises, shown on SqliteStore."""
+"""What every Store promises, shown on SqliteStore, and where states matter on every journal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from holdfast.errors import StoreError
 from holdfast.messages import Attachment, Gap, MediaKind, Outbound, Receipt
 from holdfast.store import pruning, sqlite
-from holdfast.store.protocol import Depth, InboxState, OutboxState, Store, Transition
+from holdfast.store.protocol import Box, Counts, InboxState, OutboxState, Store, Transition
 from holdfast.store.sqlite import SqliteStore
-from tests.store.journal import DAY, Clock, inbound, outbound
+from tests.store.journal import DAY, Clock, Opens, inbound, outbound
 
 
 def transition(number: int, account: str = "a") -> Transition:
@@ -23,7 +23,7 @@ def transition(number: int, account: str = "a") -> Transition:
 
 async def test_sqlite_store_is_a_store(tmp_path: Path) -> None:
     store: Store = await SqliteStore.open(tmp_path / "j.db")
-    assert await store.depth("a") == Depth()
+    assert await store.counts("a") == {}
     await store.close()
 
 
@@ -150,30 +150,34 @@ async def test_a_buried_message_is_a_dead_letter(tmp_path: Path) -> None:
     [received] = await store.receive("a", [inbound()], None)
     await store.bury(received.row, "crashed twice")
     assert await store.unhandled("a") == []
-    assert await store.depth("a") == Depth(dead=1)
+    assert await store.counts("a") == {"a": Counts(dead=1)}
     assert await store.receive("a", [inbound()], None) == []
     await store.close()
 
 
-async def test_what_is_settled_stays_settled(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "j.db")
-    [done, dead] = await store.receive("a", [inbound("1"), inbound("2")], None)
-    await store.finish(done.row, [])
-    await store.bury(dead.row, "why")
-    for call in (
-        store.begin(done.row),
-        store.begin(dead.row),
-        store.finish(done.row, [outbound("late")]),
-        store.finish(dead.row, [outbound("late")]),
-        store.bury(done.row, "late"),
-    ):
-        with pytest.raises(StoreError, match=r"inbox row \d is (done|dead)") as caught:
-            await call
-        assert caught.value.code == "store_wrong_state"
-    assert await store.owed("a") == []
-    with pytest.raises(StoreError, match="inbox row 99 does not exist"):
-        await store.begin(99)
-    await store.close()
+async def test_what_is_settled_stays_settled(journal: Opens) -> None:
+    async with journal() as store:
+        [done, dead] = await store.receive("a", [inbound("1"), inbound("2")], None)
+        await store.finish(done.row, [])
+        await store.bury(dead.row, "why")
+        for call in (
+            store.begin(done.row),
+            store.begin(dead.row),
+            store.finish(done.row, [outbound("late")]),
+            store.finish(dead.row, [outbound("late")]),
+            store.bury(done.row, "late"),
+        ):
+            with pytest.raises(StoreError, match=r"inbox row \d is (done|dead)") as caught:
+                await call
+            assert (caught.value.code, caught.value.final) == ("store_wrong_state", True)
+        for row in (done.row, dead.row, 99):
+            await store.release(row, "late")  # an attempt that has ended has no other end
+        assert await store.owed("a") == []
+        states = [entry.state for entry in await store.entries(Box.INBOX)]
+        assert states == ["dead", "done"]
+        for call in (store.begin(99), store.finish(99, []), store.bury(99, "why")):
+            with pytest.raises(StoreError, match="inbox row 99 does not exist"):
+                await call
 
 
 # -- outbox ---------------------------------------------------------------------------------------
@@ -225,7 +229,7 @@ async def test_held_and_refused_messages_leave_the_queue_and_can_come_back(tmp_p
     await store.hold(held.row, "no answer")
     await store.refuse(refused.row, "blocked by the user")
     assert await store.owed("a") == []
-    assert await store.depth("a") == Depth(ambiguous=1, dead=1)
+    assert await store.counts("a") == {"a": Counts(held=1, refused=1)}
     with pytest.raises(StoreError, match="is ambiguous"):
         await store.sending(held.row)
     await store.postpone(held.row, 0, "a person said so", maybe_doubled=True)
@@ -234,23 +238,43 @@ async def test_held_and_refused_messages_leave_the_queue_and_can_come_back(tmp_p
     await store.close()
 
 
-async def test_sent_is_final_and_true_from_any_state(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "j.db")
-    [owed] = await store.post("a", [outbound()])
-    await store.hold(owed.row, "no answer")
-    await store.sent(owed.row, Receipt("found in the history"))
-    for call in (
-        store.sending(owed.row),
-        store.postpone(owed.row, 0, "late"),
-        store.hold(owed.row, "late"),
-        store.refuse(owed.row, "late"),
-    ):
-        with pytest.raises(StoreError, match="outbox row 1 is sent"):
-            await call
-    with pytest.raises(StoreError, match="outbox row 7 does not exist"):
-        await store.sent(7, Receipt("x"))
-    assert await store.depth("a") == Depth()
-    await store.close()
+async def test_sent_is_final_and_true_from_any_state(journal: Opens) -> None:
+    async with journal() as store:
+        [owed] = await store.post("a", [outbound()])
+        await store.hold(owed.row, "no answer")
+        await store.sent(owed.row, Receipt("found in the history"))
+        for call in (
+            store.sending(owed.row),
+            store.postpone(owed.row, 0, "late"),
+            store.postpone(owed.row, 0, "late", maybe_doubled=True),
+            store.hold(owed.row, "late"),
+            store.refuse(owed.row, "late"),
+        ):
+            with pytest.raises(StoreError, match=r"outbox row \d is sent") as caught:
+                await call
+            assert (caught.value.code, caught.value.final) == ("store_wrong_state", True)
+        assert (await store.counts("a")).get("a", Counts()) == Counts()
+        for call in (
+            store.sending(99),
+            store.sent(99, Receipt("x")),
+            store.postpone(99, 0, "late"),
+            store.hold(99, "late"),
+            store.refuse(99, "late"),
+        ):
+            with pytest.raises(StoreError, match="outbox row 99 does not exist"):
+                await call
+
+
+async def test_what_waits_for_a_person_is_not_sent(journal: Opens) -> None:
+    async with journal() as store:
+        held, refused = await store.post("a", [outbound("1"), outbound("2")])
+        await store.hold(held.row, "no answer")
+        await store.refuse(refused.row, "blocked")
+        for row in (held, refused):
+            with pytest.raises(StoreError, match=r"is (ambiguous|dead)") as caught:
+                await store.sending(row.row)
+            assert caught.value.code == "store_wrong_state"
+        assert await store.counts("a") == {"a": Counts(held=1, refused=1)}
 
 
 # -- what is remembered ---------------------------------------------------------------------------
@@ -293,19 +317,6 @@ async def test_remembered_values_survive_a_reopen(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_depth_counts_what_waits(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "j.db")
-    rows = await store.receive("a", [inbound(str(n)) for n in range(4)], None)
-    await store.begin(rows[0].row)
-    await store.finish(rows[1].row, [outbound("1"), outbound("2"), outbound("3")])
-    owed = await store.owed("a")
-    await store.sending(owed[0].row)
-    await store.sent(owed[1].row, Receipt("p"))
-    assert await store.depth("a") == Depth(inbox=3, outbox=2)
-    assert await store.depth("b") == Depth()
-    await store.close()
-
-
 # -- upkeep ---------------------------------------------------------------------------------------
 
 
@@ -331,7 +342,7 @@ async def test_prune_forgets_settled_rows_in_small_steps(
     # there are no more. For each table and time, one at what is known; for each time, one for room
     # to give back.
     assert store.counters.commits - before == 2 + (3 + 1) + (3 + 1) + 4 + 2
-    assert await store.depth("a") == Depth(inbox=2, ambiguous=1, dead=1)
+    assert await store.counts("a") == {"a": Counts(received=2, dead=1, held=1)}
     assert len(await store.receive("a", [inbound("0"), inbound("9")], None)) == 1
     await store.close()
 
@@ -355,15 +366,19 @@ async def test_prune_keeps_known_ids_for_a_day(tmp_path: Path) -> None:
         lambda s: s.receive("a", [inbound(text="\ud800")], None),
         lambda s: s.post("a", [outbound(text="\ud800")]),
         lambda s: s.receive("a", [], {"key": {1, 2}, "other": object()}),
+        lambda s: s.finish(1, [outbound(text="\ud800")]),
+        lambda s: s.sent(2, Receipt("\ud800")),
     ],
 )
-async def test_what_can_not_be_encoded_is_refused(tmp_path: Path, call: Any) -> None:
-    store = await SqliteStore.open(tmp_path / "j.db")
-    with pytest.raises(StoreError, match="can not be stored") as caught:
-        await call(store)
-    assert caught.value.code == "store_refused"
-    assert store.counters.commits == 0
-    await store.close()
+async def test_what_can_not_be_encoded_is_refused(journal: Opens, call: Any) -> None:
+    async with journal() as store:
+        await store.receive("a", [inbound()], None, begun={"m1"})
+        await store.post("a", [outbound("1"), outbound("2")])
+        before = await store.counts("a")
+        with pytest.raises(StoreError) as caught:
+            await call(store)
+        assert (caught.value.code, caught.value.final) == ("store_refused", True)
+        assert await store.counts("a") == before
 
 
 # -- cost -----------------------------------------------------------------------------------------
@@ -374,8 +389,8 @@ async def test_what_can_not_be_encoded_is_refused(tmp_path: Path, call: Any) -> 
     [
         (lambda s: s.unhandled("a"), "inbox_open"),
         (lambda s: s.owed("a"), "outbox_open"),
-        (lambda s: s.depth("a"), "inbox_open"),
-        (lambda s: s.depth("a"), "outbox_open"),
+        (lambda s: s.counts("a"), "inbox_open"),
+        (lambda s: s.counts("a"), "outbox_open"),
         (lambda s: s.prune(), "INTEGER PRIMARY KEY"),
     ],
 )

@@ -74,5 +74,5 @@ async def test_a_second_process_is_told_who_holds_the_journal(tmp_path: Path) ->
         assert caught.value.code == "store_in_use"
         child.kill()
     store = await SqliteStore.open(path)
-    assert (await store.depth("a")).inbox >= 0
+    await store.counts("a")  # it can be read
     await store.close()

@@ -199,7 +199,7 @@ async def test_keys_of_the_outbox_are_known_in_the_same_way(tmp_path: Path) -> N
     assert await counted(store, Box.OUTBOX) == (3, 30, 30)
     for again in (False, True):
         assert [(await store.post("a", [outbound(key)]))[0] for key in keys] == rows
-        assert (await store.depth("a")).outbox == 35
+        assert (await store.counts("a"))["a"].owed == 35
         await store.close()
         if again:
             break

@@ -15,7 +15,7 @@ import pytest
 from holdfast.messages import Gap
 from holdfast.store import known
 from holdfast.store.journal import open_journal
-from holdfast.store.protocol import Box, Counts, Depth, InboxState, OutboxState
+from holdfast.store.protocol import Box, Counts, InboxState, OutboxState
 from holdfast.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION
 from holdfast.store.sqlite import SqliteStore
 from tests.store.journal import DAY, Clock, inbound, outbound
@@ -99,7 +99,6 @@ async def check_all_is_there(path: Path, messages: int) -> None:
     assert [r.message.id for r in waiting] == [str(n) for n in range(2, messages, 2)]
     assert {r.state for r in waiting} == {InboxState.RECEIVED}
     assert [(o.message.key, o.state) for o in await store.owed("a")] == [("k1", OutboxState.OWED)]
-    assert await store.depth("a") == Depth(inbox=len(waiting), outbox=1, ambiguous=1, dead=1)
     assert await store.counts("a") == {
         "a": Counts(received=len(waiting), owed=1, held=1, dead=1, gaps=1)
     }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from holdfast.errors import StoreError
 from holdfast.messages import Inbound, Outbound, Receipt
 from holdfast.store import known
-from holdfast.store.protocol import DEDUPE_SECONDS, Box, Counts, Depth, InboxState, OutboxState
+from holdfast.store.protocol import DEDUPE_SECONDS, Box, Counts, InboxState, OutboxState
 from holdfast.store.sqlite import SqliteStore
 from holdfast.testing import run_virtual
 from tests.store.journal import Clock, inbound, outbound
@@ -222,17 +222,15 @@ class Model:
             ]
             assert await self.store.cursor(account) == self.cursors.get(account, {})
             states = [row.state for row in inbox] + [row.state for row in outbox]
-            assert await self.store.depth(account) == Depth(
-                inbox=sum(states.count(state) for state in OPEN_IN),
-                outbox=sum(states.count(state) for state in OPEN_OUT),
-                ambiguous=states.count(OutboxState.AMBIGUOUS),
-                dead=sum(state in (InboxState.DEAD, OutboxState.DEAD) for state in states),
-            )
             counted = (await self.store.counts()).get(account, Counts())
-            assert (counted.received, counted.owed, counted.held) == (
-                states.count(InboxState.RECEIVED),
-                states.count(OutboxState.OWED),
-                states.count(OutboxState.AMBIGUOUS),
+            assert counted == Counts(
+                received=states.count(InboxState.RECEIVED),
+                handling=states.count(InboxState.HANDLING),
+                dead=[row.state for row in inbox].count(InboxState.DEAD),
+                owed=states.count(OutboxState.OWED),
+                sending=states.count(OutboxState.SENDING),
+                held=states.count(OutboxState.AMBIGUOUS),
+                refused=[row.state for row in outbox].count(OutboxState.DEAD),
             )
 
 

@@ -344,13 +344,15 @@ async def test_a_row_that_can_not_be_decoded_becomes_a_dead_letter(
     assert (dead.row, dead.account, dead.state) == (2, "a", "dead")
     assert dead.reason.startswith(f"{box} row 2 of the journal can not be decoded: ")
     assert isinstance(dead.message, Inbound if box is Box.INBOX else Outbound)
-    assert (await store.depth("a")).dead == 1
+    found = (await store.counts("a"))["a"]
+    assert (found.dead, found.refused) == ((1, 0) if box is Box.INBOX else (0, 1))
     assert await store.entry(box, 2) == dead
     if "payload" in spoiled:
         with pytest.raises(NotMendable, match="can not be decoded"):
             await store.retry(box, 2)
     assert (await store.drop(box, 2)).state == "dropped"
-    assert (await store.depth("a")).dead == 0
+    found = (await store.counts("a"))["a"]
+    assert (found.dead, found.refused) == (0, 0)
     await store.close()
 
 
@@ -363,9 +365,9 @@ async def test_a_damaged_row_does_not_stop_a_start_on_a_full_disk(tmp_path: Path
     await store._write(lambda db: db.execute(refuse).rowcount)
     assert [row.row for row in await store.unhandled("a")] == [2]
     await store._write(lambda db: db.execute("DROP TRIGGER full").rowcount)
-    assert (await store.depth("a")).inbox == 2
+    assert (await store.counts("a"))["a"].received == 2
     assert [row.row for row in await store.unhandled("a")] == [2]
-    assert (await store.depth("a")).inbox == 1
+    assert (await store.counts("a"))["a"].received == 1
     await store.close()
 
 

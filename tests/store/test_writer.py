@@ -223,7 +223,7 @@ async def test_close_commits_what_was_accepted_and_refuses_the_rest(tmp_path: Pa
     await store.close()
     assert all(len(call.result()) == 1 for call in calls)
     with pytest.raises(StoreError, match="is closed"):
-        await store.depth("a")
+        await store.counts("a")
 
     store = await SqliteStore.open(tmp_path / "j.db")
     assert len(await store.unhandled("a")) == 20
@@ -234,7 +234,7 @@ async def test_closing_leaves_one_file_and_no_thread(tmp_path: Path) -> None:
     before = threading.active_count()
     store = await SqliteStore.open(tmp_path / "j.db")
     await store.receive("a", [inbound()], None)
-    await store.depth("a")
+    await store.counts("a")
     assert threading.active_count() == before + 2
     await store.close()
     assert threading.active_count() == before

@@ -16,9 +16,9 @@ from holdfast.messages import Gap, Inbound, Outbound, Receipt
 from holdfast.store.protocol import (
     COUNTED,
     MENDABLE,
+    SETTLED,
     Box,
     Counts,
-    Depth,
     Entry,
     GapEntry,
     InboxState,
@@ -29,7 +29,10 @@ from holdfast.store.protocol import (
     no_such_gap,
     not_mendable,
 )
-from holdfast.store.rows import new_received
+from holdfast.store.rows import new_received, not_allowed, pack, to_json
+
+ENDED = {box: (*SETTLED[box], *MENDABLE[box]) for box in Box}
+"""States in which nobody works on a row."""
 
 
 class MemoryStore:
@@ -57,9 +60,26 @@ class MemoryStore:
         """See `Store.notice`."""
         return "" if self.fail is None else f"{self.fail.code}: {self.fail}"
 
-    def _write(self) -> None:
+    def _write(self, messages: Sequence[Inbound | Outbound] = ()) -> None:
+        """Refuse what no journal could take."""
+        for message in messages:
+            pack(message)
         if self.fail is not None:
             raise self.fail
+
+    def _received(self, row: int, *not_in: str) -> Received:
+        """A row of the inbox, which must not be in one of these states."""
+        found = self.inbox.get(row)
+        if found is None or found.state in not_in:
+            raise not_allowed(Box.INBOX, row, None if found is None else found.state)
+        return found
+
+    def _owed(self, row: int, *not_in: str) -> Owed:
+        """A row of the outbox, which must not be in one of these states."""
+        found = self.outbox.get(row)
+        if found is None or found.state in not_in:
+            raise not_allowed(Box.OUTBOX, row, None if found is None else found.state)
+        return found
 
     async def receive(
         self,
@@ -70,7 +90,8 @@ class MemoryStore:
         begun: Collection[str] = (),
     ) -> list[Received]:
         """See `Store.receive`."""
-        self._write()
+        self._write(messages)
+        to_json(dict(cursor or {}))
         known = {(r.account, r.message.id) for r in self.inbox.values()}
         new: list[Received] = []
         for message in messages:
@@ -99,15 +120,15 @@ class MemoryStore:
     async def begin(self, row: int) -> int:
         """See `Store.begin`."""
         self._write()
-        old = self.inbox[row]
+        old = self._received(row, *ENDED[Box.INBOX])
         self.inbox[row] = replace(old, state=InboxState.HANDLING, attempts=old.attempts + 1)
         return old.attempts + 1
 
     async def release(self, row: int, failure: str | None = None) -> None:
         """See `Store.release`."""
         self._write()
-        old = self.inbox[row]
-        if old.state is InboxState.HANDLING:
+        old = self.inbox.get(row)
+        if old is not None and old.state is InboxState.HANDLING:
             attempts = max(0, old.attempts - int(failure is None))
             self.inbox[row] = replace(
                 old, state=InboxState.RECEIVED, attempts=attempts, reason=failure or old.reason
@@ -115,20 +136,22 @@ class MemoryStore:
 
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
         """See `Store.finish`."""
-        self._write()
-        self.inbox[row] = replace(self.inbox[row], state=InboxState.DONE)
+        self._write(owed)
+        done = replace(self._received(row, *ENDED[Box.INBOX]), state=InboxState.DONE)
+        self.inbox[row] = done
         self._settled_at[Box.INBOX, row] = self._clock()
-        return await self.post(self.inbox[row].account, owed)
+        return await self.post(done.account, owed)
 
     async def bury(self, row: int, reason: str) -> None:
         """See `Store.bury`."""
         self._write()
-        self.inbox[row] = replace(self.inbox[row], state=InboxState.DEAD, reason=reason)
+        old = self._received(row, *SETTLED[Box.INBOX])
+        self.inbox[row] = replace(old, state=InboxState.DEAD, reason=reason)
         self._settled_at[Box.INBOX, row] = self._clock()
 
     async def post(self, account: str, owed: Sequence[Outbound]) -> list[Owed]:
         """See `Store.post`."""
-        self._write()
+        self._write(owed)
         rows: list[Owed] = []
         for message in owed:
             known = [
@@ -160,32 +183,36 @@ class MemoryStore:
 
     async def sending(self, row: int) -> None:
         """See `Store.sending`."""
-        old = self.outbox[row]
+        old = self._owed(row, *ENDED[Box.OUTBOX])
         self._change(row, state=OutboxState.SENDING, attempts=old.attempts + 1)
 
     async def sent(self, row: int, receipt: Receipt) -> None:
         """See `Store.sent`."""
+        to_json(receipt.id)
+        self._owed(row)
         self._change(row, state=OutboxState.SENT, receipt=receipt.id)
 
     async def postpone(
         self, row: int, not_before: float, reason: str, *, maybe_doubled: bool = False
     ) -> None:
         """See `Store.postpone`."""
-        doubled = maybe_doubled or self.outbox[row].maybe_doubled
+        old = self._owed(row, *SETTLED[Box.OUTBOX])
         self._change(
             row,
             state=OutboxState.OWED,
             not_before=not_before,
             reason=reason,
-            maybe_doubled=doubled,
+            maybe_doubled=maybe_doubled or old.maybe_doubled,
         )
 
     async def hold(self, row: int, reason: str) -> None:
         """See `Store.hold`."""
+        self._owed(row, *SETTLED[Box.OUTBOX])
         self._change(row, state=OutboxState.AMBIGUOUS, reason=reason)
 
     async def refuse(self, row: int, reason: str) -> None:
         """See `Store.refuse`."""
+        self._owed(row, *SETTLED[Box.OUTBOX])
         self._change(row, state=OutboxState.DEAD, reason=reason)
 
     def _change(self, row: int, **changes: Any) -> None:
@@ -327,18 +354,6 @@ class MemoryStore:
     async def prune(self, older_than: float | None = None) -> int:
         """See `Store.prune`; a test's journal forgets nothing."""
         return 0
-
-    async def depth(self, account: str) -> Depth:
-        """See `Store.depth`."""
-        inbox = [r.state for r in self.inbox.values() if r.account == account]
-        outbox = [o.state for o in self.outbox.values() if o.account == account]
-        return Depth(
-            inbox=sum(s in (InboxState.RECEIVED, InboxState.HANDLING) for s in inbox),
-            outbox=sum(s in (OutboxState.OWED, OutboxState.SENDING) for s in outbox),
-            ambiguous=sum(s is OutboxState.AMBIGUOUS for s in outbox),
-            dead=sum(s is InboxState.DEAD for s in inbox)
-            + sum(s is OutboxState.DEAD for s in outbox),
-        )
 
     async def close(self) -> None:
         """See `Store.close`."""

@@ -15,7 +15,6 @@ from holdfast.store.protocol import (
     SETTLED,
     Box,
     Counts,
-    Depth,
     Entry,
     GapEntry,
     NotMendable,
@@ -148,22 +147,6 @@ def counts(account: str | None) -> Operation[dict[str, Counts]]:
         ):
             found[owner]["gaps"] = number
         return {owner: Counts(**fields) for owner, fields in found.items()}
-
-    return question
-
-
-def depth(account: str) -> Operation[Depth]:
-    """See `Store.depth`."""
-    count = counts(account)
-
-    def question(db: sqlite3.Connection) -> Depth:
-        found = count(db).get(account, Counts())
-        return Depth(
-            inbox=found.received + found.handling,
-            outbox=found.owed + found.sending,
-            ambiguous=found.held,
-            dead=found.dead + found.refused,
-        )
 
     return question
 

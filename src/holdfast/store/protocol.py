@@ -4,7 +4,8 @@ The one-way road of a message: `receive` (then the platform may be acknowledged)
 begun as it is received -> `finish`, which marks it done and writes what is owed in one
 transaction -> `sending` -> `sent`.
 Every method that writes returns only after the commit is durable, and raises StoreError when it
-could not be made so; then nothing of the call happened.
+could not be made so; then nothing of the call happened. A step that the row's state does not allow
+is `store_wrong_state`, and what can not be encoded `store_refused`.
 """
 
 from __future__ import annotations
@@ -262,16 +263,6 @@ class Counts:
     gaps: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """How much is waiting in an account's journal."""
-
-    inbox: int = 0
-    outbox: int = 0
-    ambiguous: int = 0
-    dead: int = 0
-
-
 class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of an account's history."""
 
@@ -426,9 +417,6 @@ class Store(Protocol):
         None stands for the retention the journal was opened with. Never under 24 h: known ids are
         what repetitions are recognised by.
         """
-
-    async def depth(self, account: str) -> Depth:
-        """How much is waiting."""
 
     async def close(self) -> None:
         """Commit what was accepted and close. Idempotent."""

@@ -32,7 +32,12 @@ _outbound = msgspec.msgpack.Decoder(Outbound)
 def wrong_state(db: sqlite3.Connection, table: str, row: int) -> StoreError:
     """Why a guarded UPDATE found no row to change."""
     found = db.execute(f"SELECT state FROM {table} WHERE id = ?", (row,)).fetchone()
-    problem = f"{table} row {row} " + (f"is {found[0]}" if found else "does not exist")
+    return not_allowed(table, row, found[0] if found else None)
+
+
+def not_allowed(table: str, row: int, state: str | None) -> StoreError:
+    """Why a row in this state, or one that does not exist, can not be changed."""
+    problem = f"{table} row {row} " + ("does not exist" if state is None else f"is {state}")
     return StoreError("store_wrong_state", problem, "its state allows no such change")
 
 

@@ -30,7 +30,6 @@ from holdfast.store.protocol import (
     DEDUPE_SECONDS,
     Box,
     Counts,
-    Depth,
     Entry,
     GapEntry,
     InboxState,
@@ -372,10 +371,6 @@ class SqliteStore:
             return None if row is None else bytes(row[0])
 
         return await self._read(question)
-
-    async def depth(self, account: str) -> Depth:
-        """How much is waiting."""
-        return await self._read(mending.depth(account))
 
     # -- what people ask for ----------------------------------------------------------------------
 
