@@ -255,3 +255,24 @@ async def test_a_journal_that_fails_disturbs_no_connection_and_is_told(tmp_path:
         await home.desk("a").account.until(lambda v: v.generation == 3 and v.state is State.LIVE)
         await asyncio.sleep(1)
         assert home.status().store == "ok"
+
+
+async def test_a_trouble_of_the_journal_is_told_no_longer_than_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast.errors import StoreError
+
+    class Full(MemoryStore):
+        prunings = 0
+
+        async def prune(self, older_than: float | None = None) -> int:
+            self.prunings += 1
+            raise StoreError("store_full", "there is no room left")
+
+    store = Full()
+    async with Aviary() as aviary, house(tmp_path, parrot("a", aviary.url), store=store) as home:
+        await reach(home, "a", Published.CONNECTED)
+        await asyncio.sleep(10)
+        monkeypatch.setattr("holdfast.gateway.gateway.PRUNE_EVERY", 5.0)
+        await until(lambda: store.prunings == 3)
+        assert home.status().store == "ok"

@@ -424,3 +424,32 @@ def test_a_lock_may_be_released_twice(tmp_path: Path) -> None:
     again = prepare(Place(path=tmp_path / "j.db"))
     again.release()
     assert (tmp_path / "j.db.lock").exists()
+
+
+# -- what is told ---------------------------------------------------------------------------------
+
+
+async def test_a_question_that_fails_is_told_until_one_is_answered_or_for_a_minute(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    store = await SqliteStore.open(tmp_path / "j.db")
+    store.custody._reader.clock = clock
+
+    def misread(db: sqlite3.Connection) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    for quiet in (False, True):
+        with pytest.raises(StoreError, match="reading or writing it failed"):
+            await store._read(misread)
+        assert store.notice.startswith("store_io: journal ")
+        await store.receive("a", [inbound(str(quiet))], None)
+        assert "store_io" in store.notice, "that it can be written says nothing of reading"
+        if quiet:
+            clock.now += 60
+        else:
+            await store.unhandled("a")
+        assert store.notice == ""
+    await store.close()

@@ -113,7 +113,6 @@ class Gateway:
         self._suspend = suspend or SuspendDetector()
         self._pulse: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._store_trouble = "ok"
         self._reloading = asyncio.Lock()
         self._stopping = False
 
@@ -303,7 +302,7 @@ class Gateway:
             written_at=self._clock(),
             version=__version__,
             accounts={name: self._account_status(desk) for name, desk in self.desks.items()},
-            store=self._store_trouble if self._store_trouble != "ok" else self.store.notice or "ok",
+            store=self.store.notice or "ok",
         )
 
     def reading(self) -> Reading:
@@ -501,15 +500,12 @@ class Gateway:
         return all(now - deadline < OVERDUE for deadline in deadlines if deadline is not None)
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        task = asyncio.create_task(self._stored(work), name=what)
+        task = asyncio.create_task(self._logged(work, what), name=what)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _stored(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _logged(self, work: Coroutine[Any, Any, None], what: str) -> None:
         try:
             await work
-            self._store_trouble = "ok"
         except StoreError as error:
-            if self._store_trouble == "ok":
-                log.error("journal error=%s", error)
-            self._store_trouble = f"{error.code}: {error}"
+            log.warning("%s not stored error=%s", what, error)

@@ -126,7 +126,7 @@ class Custody:
     def notice(self) -> str:
         """See `Store.notice`."""
         failed = self.counters.last_error if self.counters.failing else None
-        if failed is not None:
+        if failed := failed or self._reader.trouble:
             return f"{failed.code}: {failed}"
         if seconds := self.writer.pace.slow():
             late = slow(self.place.path, seconds)

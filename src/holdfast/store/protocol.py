@@ -289,8 +289,8 @@ class Store(Protocol):
     def notice(self) -> str:
         """What people must know of the journal now; empty when all is well.
 
-        Why it can not be written, as long as that is so; or that messages may be lost with an
-        older one, as long as nobody has taken its file away.
+        Why it can not be written or read, as long as that is so; or that messages may be lost with
+        an older one, as long as nobody has taken its file away.
         """
 
     async def receive(

@@ -114,8 +114,8 @@ class SqliteStore:
 
     @property
     def notice(self) -> str:
-        """Why the newest commit failed, or that it takes long; else what of an older journal may
-        be lost; else empty.
+        """Why the newest commit or question failed, or that a commit takes long; else what of an
+        older journal may be lost; else empty.
         """
         return self.custody.notice
 

@@ -39,7 +39,8 @@ SLOW = 1.0
 Feishu) wait for an acknowledgement."""
 
 SLOW_TOLD = 60.0
-"""Seconds for which the newest write, when it was slow, stands for the disk as it is now."""
+"""Seconds for which the newest write, when it was slow, stands for the disk as it is now; and the
+newest question, when it failed."""
 
 Operation = Callable[[sqlite3.Connection], T]
 """Statements that belong together. It may raise; then none of them happened. It may be called
@@ -175,6 +176,15 @@ class Reader(Worker):
 
     def __init__(self, place: Place, hooks: Hooks) -> None:
         super().__init__(place, hooks, read_only=True)
+        self.clock: Callable[[], float] = time.monotonic
+        self._newest: tuple[float, StoreError] | None = None
+        """When and why the newest question failed."""
+
+    @property
+    def trouble(self) -> StoreError | None:
+        """Why the newest question failed. For a minute: it may be long until the next one."""
+        newest = self._newest  # the thread may set it meanwhile
+        return newest[1] if newest and self.clock() - newest[0] < SLOW_TOLD else None
 
     async def ask(self, question: Operation[T]) -> T:
         """Run ``question`` in the thread. Raises StoreError. Cancelling is safe."""
@@ -182,10 +192,13 @@ class Reader(Worker):
 
     def _ask(self, question: Operation[T]) -> T:
         try:
-            return question(self.connection())
+            answer = question(self.connection())
         except (sqlite3.Error, OSError) as error:
             self.failed(error)
+            self._newest = self.clock(), trouble(error, self.place.path)
             raise trouble(error, self.place.path) from error
+        self._newest = None
+        return answer
 
 
 _Write = tuple[Operation[Any], asyncio.Future[Any]]
