@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,36 @@ async def test_a_document_that_can_not_be_composed_does_not_end_the_writing(
     assert (writer.failures, subject.version()) == (2, 3)
     assert "ZeroDivisionError" in caplog.text
     await writer.stop()
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("running", [True, False], ids=["running", "last"])
+async def test_a_disk_that_hangs_holds_up_a_stop_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: bool
+) -> None:
+    go = threading.Event()
+    hanging: list[Path] = []
+
+    def hang(path: Path, document: status.Status) -> None:
+        hanging.append(path)
+        go.wait(20)
+
+    monkeypatch.setattr("holdfast.observe.writer.LAST_LIMIT", 0.05)
+    monkeypatch.setattr("holdfast.observe.writer.WRITE_LIMIT", 2.0)
+    subject = Subject(tmp_path / "state.json")
+    if not running:
+        subject.writer.start()
+        await subject.written(1)
+    monkeypatch.setattr(status, "write", hang)
+    if running:
+        subject.writer.start()
+        await asyncio.sleep(0.01)
+        assert len(hanging) == 1
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    before = asyncio.all_tasks()
+    await subject.writer.stop()
+    assert loop.time() - began < 1
+    assert len(hanging) == 1
+    assert asyncio.all_tasks() <= before - {subject.writer._task}
+    go.set()

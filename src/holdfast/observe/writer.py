@@ -19,6 +19,10 @@ PERIOD = 2.0
 WRITE_LIMIT = 5.0
 """Seconds after which a write on a hanging disk is no longer waited for."""
 
+LAST_LIMIT = 1.0
+"""Seconds a stop has for the write on its way and the last one together: a gateway stops within 5 s,
+of which its accounts may need most."""
+
 
 class StatusWriter:
     """The one writer of the status file. A failing write disturbs nothing but its own counter."""
@@ -42,12 +46,19 @@ class StatusWriter:
         self._changed.set()
 
     async def stop(self) -> None:
-        """Write the last state and end."""
+        """Write the last state and end, within `LAST_LIMIT`; a disk that hangs keeps the old one."""
         self._stopping = True
         self._changed.set()
+        try:
+            async with asyncio.timeout(LAST_LIMIT):
+                if self._task is not None:
+                    await asyncio.wait([self._task])
+                await self._write()
+        except TimeoutError:
+            log.warning("last status not written path=%s limit=%.1f", self.path, LAST_LIMIT)
         if self._task is not None:
+            self._task.cancel()
             await asyncio.wait([self._task])
-        await self._write()
 
     async def _run(self) -> None:
         while not self._stopping:
