@@ -20,6 +20,20 @@ from holdfast.testing import MemoryStore
 from tests.gateway.house import reach
 from tests.gateway.puppets import GONE, REVOKED, Stage, all_up, hooked, stage, via_hook
 
+
+class Kept(MemoryStore):
+    """A journal that writes down what it is to remember."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[str] = []
+
+    async def remember(self, account: str, key: str, value: bytes) -> None:
+        """See `Store.remember`."""
+        self.kept.append(key)
+        await super().remember(account, key, value)
+
+
 # -- through another account ----------------------------------------------------------------------
 
 
@@ -202,6 +216,21 @@ async def test_without_a_table_nothing_is_told_and_a_reload_begins_it(tmp_path: 
         await gateway.reload(replace(play.config, alerts=AlertsConfig(Rules(), to)))
         await asyncio.sleep(120)
         assert "a (puppet) needs you" in play.told("b")[0]
+
+
+async def test_what_changes_nothing_is_not_written(tmp_path: Path) -> None:
+    play = stage(tmp_path, AccountWay(account="b", chat="owner"))
+    play.store = store = Kept()
+    async with play.playing() as gateway:
+        await all_up(gateway)
+        await asyncio.sleep(10)
+        store.kept.clear()
+        for _ in range(20):
+            gateway.desk("a").account.woke(0.0)
+            await asyncio.sleep(5)
+            play.strings["a"].links[-1].alive()
+            await asyncio.sleep(5)
+        assert "alerts" not in store.kept
 
 
 # -- restarts -------------------------------------------------------------------------------------

@@ -191,8 +191,8 @@ class Alerting:
         self._alerts.rules = config.alerts.rules
         if self._outgoing is not None:
             self._outgoing = self._alerts.current(self._outgoing, now)
-        if self._outgoing is None:
-            self._id, self._outgoing = secrets.token_hex(8), self._alerts.due(now)
+        if self._outgoing is None and (alert := self._alerts.due(now)) is not None:
+            self._id, self._outgoing = secrets.token_hex(8), alert
             self._retry_at = now
         await self._save()
         if self._outgoing is None:
