@@ -216,6 +216,47 @@ async def test_a_pause_survives_a_restart_and_keeps_replies(tmp_path: Path) -> N
             await reach(gateway, "a", Published.CONNECTED)
 
 
+async def test_a_resume_that_the_journal_does_not_take_changes_nothing(tmp_path: Path) -> None:
+    from holdfast.errors import StoreError
+
+    store = MemoryStore()
+    async with Aviary() as aviary, house(tmp_path, parrot("a", aviary.url), store=store) as home:
+        await reach(home, "a", Published.CONNECTED)
+        await home.pause("a")
+        store.fail = StoreError("store_full", "there is no room left")
+        with pytest.raises(StoreError):
+            await home.resume("a")
+        entry = home.status().accounts["a"]
+        assert (entry.state, entry.paused) == ("stopped", True)
+        store.fail = None
+        await home.resume("a")
+        await reach(home, "a", Published.CONNECTED)
+
+
+async def test_a_pause_or_resume_beside_a_reload_is_of_the_new_desk(tmp_path: Path) -> None:
+    class Slow(MemoryStore):
+        async def remember(self, account: str, key: str, value: bytes) -> None:
+            if key == "paused":
+                await asyncio.sleep(6)
+            await super().remember(account, key, value)
+
+    async with (
+        Aviary() as aviary,
+        house(tmp_path, parrot("a", aviary.url), store=Slow()) as gateway,
+    ):
+        await reach(gateway, "a", Published.CONNECTED)
+        for paused, policy in ((True, "hold"), (False, "drop")):
+            act = gateway.pause if paused else gateway.resume
+            acting = asyncio.create_task(act("a"))
+            await asyncio.sleep(1)
+            await gateway.reload(config(tmp_path, parrot("a", aviary.url, ambiguous=policy)))
+            await acting
+            await asyncio.sleep(60)
+            entry = gateway.status().accounts["a"]
+            assert (entry.paused, entry.state == "stopped") == (paused, paused)
+            assert aviary.open == (0 if paused else 1)
+
+
 async def test_a_changed_account_stays_paused_over_its_reload(tmp_path: Path) -> None:
     async with Aviary() as aviary, house(tmp_path, parrot("a", aviary.url)) as gateway:
         await reach(gateway, "a", Published.CONNECTED)

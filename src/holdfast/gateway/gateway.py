@@ -236,17 +236,19 @@ class Gateway:
 
     async def pause(self, name: str) -> None:
         """Stop the account's connection, also over restarts; its replies wait."""
-        desk = self.desk(name)
-        await self.store.remember(name, "paused", b"1")
-        desk.paused = True
+        async with self._reloading:  # else another desk may be the account's by then
+            desk = self.desk(name)
+            await self.store.remember(name, "paused", b"1")
+            desk.paused = True
         await desk.account.pause()
 
     async def resume(self, name: str) -> None:
         """Undo `pause`."""
-        desk = self.desk(name)
-        desk.paused = False
-        await self.store.remember(name, "paused", b"")
-        desk.account.resume()
+        async with self._reloading:
+            desk = self.desk(name)
+            await self.store.remember(name, "paused", b"")
+            desk.paused = False
+            desk.account.resume()
 
     async def retry(self, box: Box, row: int) -> Entry:
         """Give a message that waits for a person to its desk once more; see `Store.retry`.
