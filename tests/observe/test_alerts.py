@@ -244,6 +244,16 @@ def test_a_stop_for_a_new_configuration_does_not_end_the_incident() -> None:
     assert [what for _, _, what in owner.words] == [What.FATAL, What.BACK]
 
 
+def test_an_account_that_stays_stopped_though_nobody_paused_it_is_told() -> None:
+    owner = Owner()
+    owner.says(0, "a", UP)
+    owner.says(1000, "a", view(Published.STOPPING))
+    owner.says(1003, "a", STOPPED)
+    owner.until(9000)
+    assert owner.words == [(1213, "a", What.DOWN)]
+    assert text(owner.told[0][1]).startswith("a (parrot) is down, for 3 min 30 s")
+
+
 def test_an_account_that_was_removed_is_forgotten() -> None:
     owner = Owner()
     owner.says(0, "a", DOWN)

@@ -124,7 +124,7 @@ class Incident:
 
 class _Condition(Enum):
     UNKNOWN = "not reported yet"
-    OFF = "stopped"
+    OFF = "being stopped"
     DOWN = "not connected"
     FATAL = "waits for a person"
     UP = "connected"
@@ -157,7 +157,7 @@ class Alerts:
     ) -> None:
         """An account reports. When it is ``paused``, its owner knows: its incident is over.
 
-        One that is stopped without that (for a new configuration) keeps its incident.
+        One that is stopped without that (for a new configuration) is down: it must come back.
         """
         watched = self._accounts.setdefault(account, _Watched())
         watched.platform = platform
@@ -314,7 +314,7 @@ def _condition(view: View) -> _Condition:
             return _Condition.UP
         case Published.FATAL:
             return _Condition.FATAL
-        case Published.STOPPED | Published.STOPPING:
+        case Published.STOPPING:
             return _Condition.OFF
         case _:
             return _Condition.DOWN
