@@ -77,8 +77,10 @@ class Traits:
     gap_tail: float = 0.0
     """Seconds for which the platform may go on sending into a connection that is dead for us while
     a new one is up already: a gap reaches so far beyond the new connection's start."""
-    idempotent: bool = False
-    """A send repeated with the same key is recognised by the platform as the same message."""
+    idempotent: float = 0.0
+    """Seconds for which the platform recognises a send repeated with the same key as the same
+    message, as it promises them at least; `math.inf` for ever, 0 never. A repetition that may come
+    later is treated as one that may double."""
     edits: bool = False
     typing: bool = False
     typing_every: float = 4.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any, ClassVar
 
 from aiohttp import web
@@ -215,7 +216,7 @@ class Parrot(Adapter):
 
     platform = "parrot"
     traits: ClassVar[Traits] = Traits(
-        liveness=Liveness("a pong", BEAT), max_text=100, replays=True, idempotent=True
+        liveness=Liveness("a pong", BEAT), max_text=100, replays=True, idempotent=math.inf
     )
     Settings = ParrotSettings
     continuity = Continuity.CAUGHT_UP

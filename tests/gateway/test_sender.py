@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,7 @@ async def test_tries_that_never_left_do_not_count_as_unknown_ones() -> None:
 
 
 async def test_where_the_platform_recognises_repeats_they_are_free() -> None:
-    table = Table(mouth=Mouth(idempotent=True), ambiguous="hold")
+    table = Table(mouth=Mouth(idempotent=math.inf), ambiguous="hold")
     table.sender.connected(True)
     begun: list[int] = []
 
@@ -183,6 +184,118 @@ async def test_where_the_platform_recognises_repeats_they_are_free() -> None:
     # No crash can hide anything here, so no fsync is spent on the beginning of a try.
     assert begun == []
     assert not next(iter(table.store.outbox.values())).maybe_doubled
+    await table.close()
+
+
+WINDOW = 300.0
+"""Seconds for which a platform of these tests recognises a repetition."""
+
+
+@pytest.mark.parametrize(
+    ("policy", "state", "tries"),
+    [("resend", "sent", 2), ("hold", "ambiguous", 1), ("drop", "dead", 1)],
+)
+@pytest.mark.parametrize("asleep", [False, True])
+async def test_a_repetition_that_comes_too_late_to_be_recognised_is_a_doubt(
+    policy: str, state: str, tries: int, asleep: bool
+) -> None:
+    """An outage outlasts what the platform remembers, or the machine slept through it."""
+    table = Table(mouth=Mouth(idempotent=WINDOW), ambiguous=policy)
+
+    async def cut(message: Outbound) -> Receipt:
+        table.sender.connected(False)
+        raise failed(Outcome.UNKNOWN)
+
+    table.mouth.script = [cut]
+    table.sender.connected(True)
+    await table.owe("a")
+    if asleep:
+        await asyncio.sleep(10)
+        table.wall += WINDOW  # the loop's clock stood still meanwhile
+    else:
+        await asyncio.sleep(WINDOW)
+    assert table.sender.unknown == 0
+    table.sender.connected(True)
+    await table.quiet()
+    (row,) = table.store.outbox.values()
+    assert (row.state.value, len(table.mouth.tries)) == (state, tries)
+    assert row.maybe_doubled == (policy == "resend")
+    assert table.sender.unknown == 1
+    await table.close()
+
+
+@pytest.mark.parametrize("back", [0.0, -86_400.0])
+async def test_within_what_the_platform_remembers_a_repetition_is_free(back: float) -> None:
+    table = Table(mouth=Mouth(idempotent=WINDOW), ambiguous="hold")
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.UNKNOWN)] * 6
+    await table.owe("a")
+    await asyncio.sleep(10)
+    table.wall += back  # a clock that is set back makes no try younger, nor older
+    await table.quiet()
+    assert (len(table.mouth.tries), table.states()) == (7, ["sent"])
+    assert not next(iter(table.store.outbox.values())).maybe_doubled
+    await table.close()
+
+
+async def test_tries_beyond_it_are_counted_as_everywhere() -> None:
+    table = Table(mouth=Mouth(idempotent=WINDOW))
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.UNKNOWN)] * 100
+    await table.owe("a")
+    await table.quiet()
+    assert table.states() == ["ambiguous"]
+    assert table.sender.unknown == RESEND_LIMIT
+    moments = [at for at, _, _ in table.mouth.tries]
+    assert moments[-1] - moments[0] == pytest.approx(RESEND_LIMIT * WINDOW, rel=0.3)
+    await table.close()
+
+
+@pytest.mark.parametrize(
+    ("age", "policy", "state", "tries"),
+    [
+        (WINDOW - SEND_LIMIT - 5, "hold", "sent", 1),
+        (WINDOW - SEND_LIMIT + 5, "hold", "ambiguous", 0),
+        (WINDOW - SEND_LIMIT + 5, "resend", "sent", 1),
+        (-5.0, "hold", "ambiguous", 0),  # owed in the future: nobody knows for how long
+    ],
+)
+@pytest.mark.parametrize("died", [False, True])
+async def test_a_doubt_outlives_the_process(
+    age: float, policy: str, state: str, tries: int, died: bool
+) -> None:
+    """It died in the middle of a try, or stopped between a lost answer and the repetition."""
+    before = Table(mouth=Mouth(idempotent=WINDOW), ambiguous="hold")
+    before.store._clock = lambda: before.wall + now()
+    (owed,) = await before.store.post("bot", [Outbound(key="k", chat="c", text="a")])
+    if died:
+        await before.store.sending(owed.row)
+    else:
+        before.sender.connected(True)
+        before.mouth.script = [failed(Outcome.UNKNOWN), failed(Outcome.NOT_SENT)]
+        before.sender.put([owed])
+        await asyncio.sleep(1.5)
+        assert len(before.mouth.tries) == 2
+        await before.close()
+    table = Table(mouth=Mouth(idempotent=WINDOW), ambiguous=policy, store=before.store)
+    table.wall = owed.created_at + age - now()
+    table.sender.connected(True)
+    await table.recover()
+    await table.quiet()
+    (row,) = table.store.outbox.values()
+    assert (row.state.value, len(table.mouth.tries)) == (state, tries)
+    assert row.maybe_doubled == (policy == "resend")
+    await table.close()
+
+
+async def test_what_was_never_tried_is_no_doubt_however_old() -> None:
+    table = Table(mouth=Mouth(idempotent=WINDOW), ambiguous="hold")
+    await table.store.post("bot", [Outbound(key="k", chat="c", text="a")])
+    table.wall += 86_400
+    table.sender.connected(True)
+    await table.recover()
+    await table.quiet()
+    assert table.states() == ["sent"]
     await table.close()
 
 
@@ -449,8 +562,8 @@ async def test_rows_that_are_settled_are_not_sent() -> None:
     await table.close()
 
 
-@pytest.mark.parametrize("idempotent", [False, True])
-async def test_a_third_try_waits_for_a_sign_of_life(idempotent: bool) -> None:
+@pytest.mark.parametrize("idempotent", [0.0, math.inf])
+async def test_a_third_try_waits_for_a_sign_of_life(idempotent: float) -> None:
     """Else a dead network, not yet known to be, would use up all tries of a message."""
     table = Table(mouth=Mouth(idempotent=idempotent))
     signs = [now()]
@@ -490,7 +603,7 @@ async def test_who_waits_for_a_sign_of_life_hears_of_the_loss_and_of_the_stop() 
 
 
 async def test_who_comes_back_while_a_failure_is_written_down_is_not_waited_for() -> None:
-    table = Table(mouth=Mouth(idempotent=True))
+    table = Table(mouth=Mouth(idempotent=math.inf))
     postpone = table.store.postpone
 
     async def slowly(*args: object, **more: object) -> None:

@@ -223,6 +223,22 @@ async def test_a_postponed_message_says_when_and_why(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_doubt_is_still_known_after_a_crash(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "j.db")
+    [owed] = await store.post("a", [outbound()])
+    await store.sending(owed.row)
+    await store.postpone(owed.row, 5_000.5, "no answer", in_doubt=True)
+    await store.close()
+    store = await SqliteStore.open(tmp_path / "j.db")
+    [waiting] = await store.owed("a")
+    assert (waiting.state, waiting.not_before) == (OutboxState.SENDING, 5_000.5)
+    assert (waiting.reason, waiting.maybe_doubled) == ("no answer", False)
+    await store.postpone(owed.row, 0.0, "not sent")
+    [waiting] = await store.owed("a")
+    assert waiting.state is OutboxState.OWED
+    await store.close()
+
+
 async def test_held_and_refused_messages_leave_the_queue_and_can_come_back(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "j.db")
     held, refused = await store.post("a", [outbound("1"), outbound("2")])

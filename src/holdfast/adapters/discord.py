@@ -70,7 +70,8 @@ class Discord(Adapter):
         # Documented as characters; where these are not what Discord counts, this is the stricter.
         max_text=2000,
         text_unit=TextUnit.UTF16,
-        idempotent=True,  # `enforce_nonce` looks back "a few minutes"
+        # `enforce_nonce` looks back "the past few minutes": three are the fewest that are a few.
+        idempotent=180.0,
         edits=True,
         typing=True,
         typing_every=8.0,  # shown for 10 s

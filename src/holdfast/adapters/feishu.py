@@ -84,7 +84,7 @@ class Feishu(Adapter):
         max_text=7_000,
         text_unit=TextUnit.BYTES,
         replays=True,  # for about seven hours; what is lost past that is reported as a gap
-        idempotent=True,
+        idempotent=3_600.0,  # what `uuid` is known for (im/v1/messages)
         edits=True,
         rate_total=Rate(16.0, 16),  # 1000 a minute
         rate_chat=Rate(5.0, 5),

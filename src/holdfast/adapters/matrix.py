@@ -65,7 +65,9 @@ class Matrix(Adapter):
         max_text=16_000,
         text_unit=TextUnit.BYTES,
         replays=True,
-        idempotent=True,
+        # The specification does not say how long. Synapse keeps transaction ids for 24 h, Dendrite
+        # for 30 minutes (DefaultCleanupPeriod); of other servers nothing shorter is known.
+        idempotent=1_800.0,
         edits=True,
         typing=True,
         typing_every=8.0,

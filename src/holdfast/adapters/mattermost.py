@@ -8,6 +8,7 @@ application's own ping shows a revoked session: its socket stays open and falls 
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from typing import Any, ClassVar, Final
 
@@ -71,7 +72,7 @@ class Mattermost(Adapter):
         liveness=Liveness("the answer to an application ping, or any other frame", every=BEAT),
         max_text=16_383,  # model.PostMessageMaxRunesV2; 4000 only on databases never migrated
         replays=True,
-        idempotent=True,
+        idempotent=math.inf,  # by the 30 s of a `pending_post_id`, then by `_find`
         edits=True,
         typing=True,
         # The server's default once an administrator turns rate limiting on; a send may take three.

@@ -89,7 +89,7 @@ class QQBot(Adapter):
         max_text=4000,  # undocumented; current adapters cut here
         # Answers carry msg_id and msg_seq and are recognised; active and guild messages have
         # no key at all, and a trait must hold for every message.
-        idempotent=False,
+        idempotent=0.0,
         typing=True,
         typing_every=50.0,
         rate_total=Rate(50.0, 50),  # half of 100 messages/s, and all of 50 files/s

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 from dataclasses import replace
 from functools import partial
@@ -94,7 +95,7 @@ class WebChat(Adapter):
         liveness=Liveness("a visit to our own page, or any frame of a visitor", every=BEAT),
         max_text=wire.MAX_TEXT,
         replays=True,
-        idempotent=True,
+        idempotent=math.inf,  # the page names what it has: the latest `wire.KNOWN` ids
         edits=True,
         typing=True,
     )

@@ -2,7 +2,8 @@
 
 While the account is down its messages wait; they are never refused for that. What is known of a
 failed try decides: not sent is tried again, refused becomes a dead letter, and what may have
-arrived is repeated only where the platform recognises it or the account's policy says so.
+arrived is repeated only as long as the platform recognises it, or where the account's policy says
+so.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from holdfast import killpoints
 from holdfast.adapter import (
@@ -62,6 +65,22 @@ class Bucket:
         self._at = now
         self._tokens -= 1.0
         return max(0.0, -self._tokens / self.rate.per_second)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """When the first try began of which nobody knows whether it arrived.
+
+    By both clocks, as one of them may tell too little: the loop's stands still while the machine
+    sleeps, and the wall's can be set back.
+    """
+
+    loop: float
+    wall: float
+
+    def age(self, loop: float, wall: float) -> float:
+        """Seconds since then at most."""
+        return max(loop - self.loop, wall - self.wall)
 
 
 class Sender:
@@ -192,21 +211,25 @@ class Sender:
         loop = asyncio.get_running_loop()
         # Waits run on the loop's clock: a wall clock that is set back must not prolong them.
         ready_at, binding = loop.time() + row.not_before - self._clock(), True
-        # Found in the middle of a try: the process died in it, so it may have arrived.
-        maybe = row.state is OutboxState.SENDING and not self._adapter.traits.idempotent
-        unknowns = row.attempts if row.maybe_doubled else int(maybe)
+        doubt = self._left_in_doubt(row)
+        unknowns = row.attempts if row.maybe_doubled else int(doubt is not None)
         tries, failed_at = 0, 0.0  # of unknown fate, in this process
         back = self._back
-        reason = "the process died while sending"
-        if maybe and await stored(self._account, self._doubtful, row, reason, unknowns):
-            return
+        reason = "the process ended while its fate was open"
         while not self._stopping:
-            if tries > 1:
+            if doubt is not None and not self._recognised(doubt):
+                if await stored(self._account, self._doubtful, row, reason, unknowns):
+                    return
+                doubt = None
+            if tries > 1 and doubt is None:
                 await self._sign_of_life(failed_at)
             await self._turn(row.message.chat, ready_at, binding, back)
             if self._stopping:
                 return
+            if doubt is not None and not self._recognised(doubt):
+                continue  # it took too long to come to this
             back = self._back  # whoever comes back from here on is not to be waited for
+            began = Doubt(loop.time(), self._clock())
             try:
                 receipt = await self._try(row)
             except StoreError:
@@ -215,15 +238,21 @@ class Sender:
                 if self._over:
                     return
                 failures += 1
-                if _outcome(error) is Outcome.UNKNOWN:
-                    unknowns, tries, failed_at = unknowns + 1, tries + 1, loop.time()
                 cause = self._cause(error)
                 if cause.kind is Kind.CREDENTIALS:
                     self._on_credentials(cause)
                 delay = self._delay(cause, failures)
                 ready_at, binding = loop.time() + delay, cause.retry_after is not None
-                not_before = self._clock() + delay
-                if await stored(self._account, self._failed, row, error, unknowns, not_before):
+                not_before, words = self._clock() + delay, _words(cause)
+                if _outcome(error) is Outcome.UNKNOWN:
+                    failed_at, reason = loop.time(), words
+                    if doubt is None:
+                        doubt, unknowns, tries = began, unknowns + 1, tries + 1
+                    if not self._recognised(doubt, delay):
+                        doubt = None
+                in_doubt = doubt is not None
+                failed = (row, error, words, unknowns, not_before, in_doubt)
+                if await stored(self._account, self._failed, *failed):
                     return
                 continue
             if self._over:
@@ -231,8 +260,29 @@ class Sender:
             await stored(self._account, self._accepted, row, receipt)
             return
 
+    def _left_in_doubt(self, row: Owed) -> Doubt | None:
+        """Found on its way: a former process ended before it knew whether a try had arrived.
+
+        The journal does not say when that try began, but when the message was first owed.
+        """
+        if row.state is not OutboxState.SENDING:
+            return None
+        age = self._clock() - row.created_at
+        # A clock that was set back can not tell how long ago.
+        age = age if age >= 0 else math.inf
+        return Doubt(asyncio.get_running_loop().time() - age, row.created_at)
+
+    def _recognised(self, doubt: Doubt, wait: float = 0.0) -> bool:
+        """Whether the platform still knows the message by its key, in ``wait`` seconds from now.
+
+        A try may take `SEND_LIMIT` to get there.
+        """
+        age = doubt.age(asyncio.get_running_loop().time(), self._clock())
+        return age + wait + SEND_LIMIT <= self._adapter.traits.idempotent
+
     async def _try(self, row: Owed) -> Receipt:
-        if not self._adapter.traits.idempotent:
+        # A try that a crash hides is no harm where it is recognised for ever.
+        if self._adapter.traits.idempotent < math.inf:
             await stored(self._account, self._store.sending, row.row)
         killpoints.reach("before-send")
         receipt = await self._patience(self._adapter.send(row.message))
@@ -245,8 +295,6 @@ class Sender:
         Two such tries tell of a network that is dead and not yet known to be: a third would be
         wasted on it, and a person be asked about a message that nobody can have received.
         """
-        if self._adapter.traits.idempotent:
-            return
         while self._up.is_set() and not self._stopping:
             proof = self._proof()
             if proof is None or proof > since:
@@ -282,10 +330,19 @@ class Sender:
         self.last_sent = self._clock()
         return True
 
-    async def _failed(self, row: Owed, error: Exception, unknowns: int, not_before: float) -> bool:
-        """Record a failed try; True when the message is no longer owed."""
-        cause = self._cause(error)
-        reason = f"{cause.code}: {cause.message}" if cause.message else cause.code
+    async def _failed(
+        self,
+        row: Owed,
+        error: Exception,
+        reason: str,
+        unknowns: int,
+        not_before: float,
+        in_doubt: bool,
+    ) -> bool:
+        """Record a failed try; True when the message is no longer owed.
+
+        ``in_doubt`` says that a try may have arrived, and that repeating it is free.
+        """
         match _outcome(error):
             case Outcome.REFUSED:
                 await self._store.refuse(row.row, reason)
@@ -294,10 +351,10 @@ class Sender:
                     "dead letter account=%s key=%s %s", self._account, row.message.key, reason
                 )
                 return True
-            case Outcome.UNKNOWN if not self._adapter.traits.idempotent:
+            case Outcome.UNKNOWN if not in_doubt:
                 return await self._doubtful(row, reason, unknowns, not_before)
             case _:
-                await self._store.postpone(row.row, not_before, reason)
+                await self._store.postpone(row.row, not_before, reason, in_doubt=in_doubt)
                 return False
 
     async def _doubtful(
@@ -330,6 +387,10 @@ class Sender:
         if cause.retry_after is not None:
             delay = max(delay, cause.retry_after)
         return delay
+
+
+def _words(cause: Cause) -> str:
+    return f"{cause.code}: {cause.message}" if cause.message else cause.code
 
 
 def _outcome(error: Exception) -> Outcome:

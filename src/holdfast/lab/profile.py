@@ -39,8 +39,8 @@ class Profile:
     """The platform keeps what is missed: no reported gap excuses a loss."""
     ordered: bool = True
     """It hands messages over in the order in which they were said."""
-    idempotent: bool = False
-    """A send repeated with the same key arrives once."""
+    idempotent: float = 0.0
+    """Seconds for which a send repeated with the same key arrives once; `math.inf` for ever."""
     alone: str = ""
     """Why only one account of it can take part in a play; empty: any number can."""
     silence: float = SILENCE

@@ -193,13 +193,19 @@ class MemoryStore:
         self._change(row, state=OutboxState.SENT, receipt=receipt.id)
 
     async def postpone(
-        self, row: int, not_before: float, reason: str, *, maybe_doubled: bool = False
+        self,
+        row: int,
+        not_before: float,
+        reason: str,
+        *,
+        maybe_doubled: bool = False,
+        in_doubt: bool = False,
     ) -> None:
         """See `Store.postpone`."""
         old = self._owed(row, *SETTLED[Box.OUTBOX])
         self._change(
             row,
-            state=OutboxState.OWED,
+            state=OutboxState.SENDING if in_doubt else OutboxState.OWED,
             not_before=not_before,
             reason=reason,
             maybe_doubled=maybe_doubled or old.maybe_doubled,

@@ -43,7 +43,8 @@ class OutboxState(StrEnum):
 
     OWED = "owed"
     SENDING = "sending"
-    """On its way: if we die now, nobody knows whether it arrived."""
+    """On its way, or in doubt and to be repeated while the platform recognises it: if we die now,
+    nobody knows whether it arrived."""
     AMBIGUOUS = "ambiguous"
     """Nobody knows; held for a person or for the account's policy."""
     SENT = "sent"
@@ -332,7 +333,7 @@ class Store(Protocol):
         """Owe messages that answer nothing. A key already known is returned as it stands."""
 
     async def owed(self, account: str) -> list[Owed]:
-        """OWED and SENDING rows in order (a SENDING row is found only after a crash)."""
+        """OWED and SENDING rows in order. A try of a SENDING one may have arrived."""
 
     async def sending(self, row: int) -> None:
         """A try begins whose outcome a crash would hide. Counts the attempt."""
@@ -341,9 +342,18 @@ class Store(Protocol):
         """The platform accepted it."""
 
     async def postpone(
-        self, row: int, not_before: float, reason: str, *, maybe_doubled: bool = False
+        self,
+        row: int,
+        not_before: float,
+        reason: str,
+        *,
+        maybe_doubled: bool = False,
+        in_doubt: bool = False,
     ) -> None:
-        """The try failed and may be repeated at ``not_before`` (Unix seconds)."""
+        """The try failed and may be repeated at ``not_before`` (Unix seconds).
+
+        One ``in_doubt`` stays SENDING: a try may have arrived, and the next process must know.
+        """
 
     async def hold(self, row: int, reason: str) -> None:
         """Nobody knows whether it arrived, and the policy is to ask a person: AMBIGUOUS."""

@@ -260,7 +260,7 @@ class SqliteStore:
         return rows
 
     async def owed(self, account: str) -> list[Owed]:
-        """OWED and SENDING rows in order (a SENDING row is found only after a crash).
+        """OWED and SENDING rows in order. A try of a SENDING one may have arrived.
 
         One that damage made unreadable becomes a dead letter.
         """
@@ -294,19 +294,27 @@ class SqliteStore:
         self._working.end(Box.OUTBOX, row)
 
     async def postpone(
-        self, row: int, not_before: float, reason: str, *, maybe_doubled: bool = False
+        self,
+        row: int,
+        not_before: float,
+        reason: str,
+        *,
+        maybe_doubled: bool = False,
+        in_doubt: bool = False,
     ) -> None:
         """The try failed and may be repeated at ``not_before`` (Unix seconds).
 
+        One ``in_doubt`` stays SENDING: a try may have arrived, and the next process must know.
         Also brings back a message that was held or refused.
         """
+        state = OutboxState.SENDING if in_doubt else OutboxState.OWED
         await self._change(
             "outbox",
             row,
-            "UPDATE outbox SET state = 'owed', not_before = ?, reason = ?,"
+            "UPDATE outbox SET state = ?, not_before = ?, reason = ?,"
             " maybe_doubled = maybe_doubled OR ?, settled_at = NULL"
             f" WHERE id = ? AND {OPEN[Box.OUTBOX]}",
-            (not_before, reason, maybe_doubled, row),
+            (state.value, not_before, reason, maybe_doubled, row),
         )
 
     async def hold(self, row: int, reason: str) -> None:

@@ -36,7 +36,7 @@ def rename(discord: DiscordSimulator, number: int) -> None:
 
 PROFILE = Profile(
     platform="discord",
-    idempotent=True,
+    idempotent=180.0,
     beat=41.25,
     mend=repair,
     rename=rename,

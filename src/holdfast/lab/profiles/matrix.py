@@ -27,7 +27,7 @@ def rename(matrix: MatrixSimulator, number: int) -> None:
 PROFILE = Profile(
     platform="matrix",
     replays=True,
-    idempotent=True,
+    idempotent=1_800.0,
     retry_after=30.0,
     # Each /sync that arrives has found a way.
     links=lambda matrix: int(matrix.count("sync")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from holdfast.lab.injection import arm
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.mattermost import MattermostSimulator
@@ -27,7 +29,7 @@ def stall(mattermost: MattermostSimulator) -> None:
 PROFILE = Profile(
     platform="mattermost",
     replays=True,
-    idempotent=True,
+    idempotent=math.inf,
     retry_after=30.0,
     beat=30.0,
     mend=repair,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from holdfast.lab.injection import arm
 from holdfast.lab.profile import Profile
 from holdfast.lab.simulators.webchat import WebChatSimulator
@@ -25,7 +27,7 @@ def rename(webchat: WebChatSimulator, number: int) -> None:
 PROFILE = Profile(
     platform="webchat",
     replays=True,
-    idempotent=True,
+    idempotent=math.inf,
     returns=11.0,  # the page's own back-off ends at 10 s, and dialling takes its time
     excused=dict.fromkeys(
         (
