@@ -1,6 +1,6 @@
 """A process that handles what it is told and what its journal holds, until a message kills it.
 
-    python -m tests.gateway.mortal JOURNAL [reserve|begin]
+    python -m tests.gateway.mortal JOURNAL [expect|begin]
 
 ``begin`` stores messages without beginning any. Ends with 0 when nothing is left to handle.
 """

@@ -45,6 +45,9 @@ UPGRADE_LIMIT = 10.0
 IDLE_LIMIT = 5.0
 """Seconds an idle pooled connection is reused; NAT and platforms drop them silently later."""
 
+POOL = 16
+"""Connections of one client at a time; who needs one more waits for his `CONNECT_LIMIT`."""
+
 USER_AGENT = f"holdfast/{__version__}"
 
 _KEEPALIVE = {
@@ -105,9 +108,8 @@ class HttpClient:
         resolver: AbstractResolver,
         proxy: str | None = None,
         tls: ssl.SSLContext | None = None,
-        pool: int = 16,
     ) -> None:
-        self._resolver, self._tls, self._pool = resolver, tls, pool
+        self._resolver, self._tls = resolver, tls
         self._proxies = Proxies(proxy)
         self._session: aiohttp.ClientSession | None = None
         self._patiences: dict[float, Patience] = {}
@@ -120,7 +122,7 @@ class HttpClient:
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 resolver=self._resolver,
-                limit=self._pool,
+                limit=POOL,
                 keepalive_timeout=IDLE_LIMIT,
                 socket_factory=self.sockets.create,
                 ssl=self._tls or True,

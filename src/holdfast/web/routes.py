@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from holdfast.web.answers import PREFIX
+from holdfast.web.answers import PREFIX, Handler
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 _MARK = "__operation__"
