@@ -201,7 +201,15 @@ def test_the_state_directory_is_known_without_any_secret(tmp_path: Path) -> None
         (account(token=""), ["token", "empty"]),
         (account(base_url="api.telegram.org"), ["base_url", "https://"]),
         (account(base_url="http://host:99999"), ["base_url", "not a usable URL"]),
-        (account(proxy="socks://x"), ["proxy", "not a usable URL"]),
+        (account(proxy="socks://x"), ["proxy", "not a usable URL", "http://HOST:PORT"]),
+        (
+            {"accounts": {"my": {"bot": {"platform": "telegram", "token": TOKEN}}}},
+            ["[accounts.my.bot]", "must be quoted", '(write [accounts."my.bot"])'],
+        ),
+        (
+            account(b={"c": {"platform": "telegram", "token": TOKEN}}),
+            ["[accounts.bot.b.c]", '(write [accounts."bot.b.c"])'],
+        ),
         (account(poll_timeout="long"), ["a whole number, not text (write it without quotes)"]),
         (account(poll_timeout=500), ["poll_timeout", "must be at most 50"]),
         (account(poll_timeout=NAN), ["poll_timeout: must be a finite number"]),
@@ -283,6 +291,10 @@ def test_files_that_can_not_be_used(tmp_path: Path) -> None:
         load(tmp_path / "latin")
 
 
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    assert load(write(tmp_path, "\ufeff" + GOOD)).accounts.keys() == {"bot"}
+
+
 def test_a_state_directory_that_can_not_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
@@ -329,6 +341,9 @@ def test_one_credential_for_two_accounts_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"\[accounts.c\].*\[accounts.a\].*enabled = false"):
         check_identities(identities, "holdfast.toml")
     del identities["c"]
+    pages = {"a": ("webchat", "webchat:/chat"), "b": ("webchat", "webchat:/chat")}
+    with pytest.raises(ConfigError, match=r"the same page as \[accounts.a\] \(set another `path`"):
+        check_identities(pages, "holdfast.toml")
     check_identities(identities, "holdfast.toml")
 
 

@@ -126,9 +126,18 @@ async def test_a_module_beside_the_configuration_is_found(tmp_path: Path) -> Non
 def test_a_module_that_fails_to_import_says_so(source: str, tmp_path: Path) -> None:
     (tmp_path / "bad_agent.py").write_text(source)
     path = list(sys.path)
-    with pytest.raises(ConfigError, match="can not be imported"):
+    with pytest.raises(ConfigError, match=r"can not be imported: .* \(it was found: mend it\)"):
         load("python:bad_agent:answer", "here", tmp_path)
     assert sys.path == path
+
+
+def test_whether_the_module_or_what_it_needs_is_missing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "needy_agent.py").write_text("import nobody_wrote.this\n")
+    with pytest.raises(ConfigError, match=r"\(it was found: install nobody_wrote\)"):
+        load("python:needy_agent:answer", "here", tmp_path)
+    for name in ("nobody_wrote", "nobody_wrote.this"):
+        with pytest.raises(ConfigError, match=r"\(it must be installed, or lie beside"):
+            load(f"python:{name}:answer", "here", tmp_path)
 
 
 @pytest.mark.parametrize("spec", ["", "ech", "python:", "python:module", "python::name", "a:b:c"])

@@ -63,7 +63,7 @@ def _import(module_name: str, name: str, where: str, base: Path) -> Any:
         raise ConfigError(
             where,
             f"module {module_name!r} can not be imported: {type(error).__name__}: {error}",
-            f"it must be installed, or lie beside the configuration in {base}",
+            _remedy(error, module_name, base),
         ) from error
     finally:
         sys.path.remove(str(base))
@@ -72,6 +72,13 @@ def _import(module_name: str, name: str, where: str, base: Path) -> Any:
     except AttributeError:
         hint = "it is the program that runs the gateway" if module_name == "__main__" else ""
         raise ConfigError(where, f"module {module_name!r} has no {name!r}", hint) from None
+
+
+def _remedy(error: BaseException, module_name: str, base: Path) -> str:
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and f"{module_name}.".startswith(f"{missing}."):
+        return f"it must be installed, or lie beside the configuration in {base}"
+    return f"it was found: install {missing}" if missing else "it was found: mend it"
 
 
 def wrap(function: Any, where: str) -> Agent:

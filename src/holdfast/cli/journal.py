@@ -163,7 +163,7 @@ class Unattended:
         """The accounts that a gateway would run, with their platforms."""
         import tomllib
 
-        tables = tomllib.loads(self._config.read_text(encoding="utf-8")).get("accounts", {})
+        tables = tomllib.loads(self._config.read_text(encoding="utf-8-sig")).get("accounts", {})
         return {
             name: str(table.get("platform"))
             for name, table in tables.items()

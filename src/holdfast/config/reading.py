@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -50,7 +50,7 @@ def load(path: Path) -> Config:
     """Read and check a configuration file. Raises ConfigError."""
     config = build(_document(path), path)
     if any(IN_PLACE in w for w in config.warnings) and _readable_by_others(path):
-        warning = f"{path}: holds secrets and is readable by others: chmod 600 it"
+        warning = f"{path}: holds secrets and is readable by others; run: chmod 600 {path}"
         return replace(config, warnings=(*config.warnings, warning))
     return config
 
@@ -67,15 +67,18 @@ def state_dir_of(path: Path) -> Path:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError:
         raise ConfigError(
             str(path), "there is no such file", "make one with `holdfast init`"
         ) from None
     except OSError as error:
-        raise ConfigError(str(path), f"can not be read: {error.strerror}") from None
+        hint = "name the configuration file: --config FILE"
+        if isinstance(error, PermissionError):
+            hint = "let the user who runs Holdfast read it, or run this as that user"
+        raise ConfigError(str(path), f"can not be read: {error.strerror}", hint) from None
     except UnicodeError as error:
-        raise ConfigError(str(path), f"is not UTF-8 text: {error}") from None
+        raise ConfigError(str(path), f"is not UTF-8 text: {error}", "save it as UTF-8") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -105,6 +108,11 @@ def build(document: Mapping[str, Any], path: Path) -> Config:
             raise ConfigError(
                 place, "not a usable account name", "use a-z, 0-9, '-', '_' and '.', at most 64"
             )
+        for dotted in _dotted(name, table):
+            problem = "a name with a dot must be quoted"
+            raise ConfigError(
+                f"{where}: [accounts.{dotted}]", problem, f'write [accounts."{dotted}"]'
+            )
         account = _account(name, table, gateway, place, path.parent, warnings)
         if account is not None:
             accounts[name] = account
@@ -122,6 +130,15 @@ def build(document: Mapping[str, Any], path: Path) -> Config:
             "give each a port of its own",
         )
     return Config(path, gateway, accounts, tuple(warnings), alerts, web)
+
+
+def _dotted(name: str, table: dict[str, Any]) -> Iterator[str]:
+    """The names of accounts that TOML takes for tables of another one."""
+    for key, part in table.items():
+        if isinstance(part, dict):
+            if "platform" in part:
+                yield f"{name}.{key}"
+            yield from _dotted(f"{name}.{key}", part)
 
 
 def _gateway(table: Any, where: str) -> GatewaySettings:
@@ -299,9 +316,10 @@ def check_identities(identities: Mapping[str, tuple[str, str]], where: str) -> N
     seen: dict[tuple[str, str], str] = {}
     for name, identity in identities.items():
         if identity in seen:
-            raise ConfigError(
-                f"{where}: [accounts.{name}]",
-                f"uses the same credentials as [accounts.{seen[identity]}]",
-                "give each account its own bot, or disable one with enabled = false",
-            )
+            problem = f"uses the same credentials as [accounts.{seen[identity]}]"
+            hint = "give each account its own bot, or disable one with enabled = false"
+            if identity[0] == "webchat":  # it has no credentials, only its page
+                problem = f"has the same page as [accounts.{seen[identity]}]"
+                hint = "set another `path` for one of them"
+            raise ConfigError(f"{where}: [accounts.{name}]", problem, hint)
         seen[identity] = name

@@ -124,7 +124,8 @@ def check_url(value: str | None, where: str, *, secret: bool = False) -> None:
         usable = False
     if not usable:
         shown = "this" if secret else repr(without_user(value))
-        raise ConfigError(where, f"{shown} is not a usable URL", "it must begin with https://")
+        hint = "write it like https://HOST/PATH or http://HOST:PORT"
+        raise ConfigError(where, f"{shown} is not a usable URL", hint)
 
 
 def seconds(value: Any, where: str) -> Any:

@@ -175,7 +175,7 @@ def variables(config: Path) -> list[str]:
 
     Looks at no secret. Raises OSError and ValueError for a file that is no configuration.
     """
-    return list(dict.fromkeys(_variables(tomllib.loads(config.read_text(encoding="utf-8")))))
+    return list(dict.fromkeys(_variables(tomllib.loads(config.read_text(encoding="utf-8-sig")))))
 
 
 def _variables(value: Any) -> Iterator[str]:
