@@ -105,6 +105,39 @@ async def test_the_first_words_are_about_the_configuration(tmp_path: Path) -> No
     assert "disk" in checks(findings, Verdict.OK)
 
 
+async def test_a_warning_names_its_file_once_and_how_to_mend_it(tmp_path: Path) -> None:
+    here = room(tmp_path, toml({"page": {"platform": "webchat", "token": SECRET}}))
+    here.config.chmod(0o644)
+    found = [f for f in await examine(here) if f.verdict is Verdict.WARN]
+    assert [(f.subject, f.what, f.remedy) for f in found if f.check == "configuration"] == [
+        (
+            str(here.config),
+            "[accounts.page] token: the secret is written in the file",
+            "see docs/secrets.md",
+        ),
+        (
+            str(here.config),
+            "holds secrets and is readable by others",
+            f"run: chmod 600 {here.config}",
+        ),
+    ]
+
+
+async def test_a_configuration_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = room(tmp_path, "")
+
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", denied)
+        found = (await examine(here))[0]
+    assert found.what == "can not be read: Permission denied"
+    assert found.remedy.startswith("let the user who runs Holdfast read it")
+
+
 async def test_a_world_that_hangs_takes_about_5_s(tmp_path: Path) -> None:
     resolver = LabResolver()
     resolver.hang()

@@ -207,7 +207,15 @@ def test_a_state_directory_that_is_not_ours(tmp_path: Path) -> None:
     (found,) = machine.state_permissions(tmp_path)
     tmp_path.chmod(0o700)
     assert found.verdict is Verdict.FAIL
-    assert "chown" in found.remedy
+    assert "chmod u+rwx" in found.remedy
+
+
+def test_a_state_directory_of_ours_that_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    (found,) = machine.state_permissions(tmp_path)
+    assert (found.verdict, found.remedy) == (Verdict.FAIL, f"run: chmod u+rwx {tmp_path}")
 
 
 @pytest.mark.parametrize(("mode", "verdict"), [(0o600, "ok"), (0o640, "warn")])

@@ -83,12 +83,14 @@ def _configuration(path: Path) -> tuple[Config | None, list[Finding]]:
     except ConfigError as error:
         usable, errors = _in_parts(path, error)
         return usable, [_mistake(error) for error in errors]
-    warnings = [
-        Finding("configuration", str(path), Verdict.WARN, warning, "see docs/secrets.md")
-        for warning in config.warnings
-    ]
+    warnings = [_warning(str(path), warning) for warning in config.warnings]
     whole = Finding("configuration", str(path), Verdict.OK, f"{len(config.accounts)} accounts")
     return config, [whole, *warnings]
+
+
+def _warning(path: str, warning: str) -> Finding:
+    what, _, remedy = warning.removeprefix(f"{path}: ").partition("; ")
+    return Finding("configuration", path, Verdict.WARN, what, remedy or "see docs/secrets.md")
 
 
 def _mistake(error: ConfigError) -> Finding:
@@ -120,7 +122,7 @@ def _in_parts(path: Path, whole: ConfigError) -> tuple[Config | None, list[Confi
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
 

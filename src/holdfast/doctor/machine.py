@@ -168,10 +168,13 @@ def state_permissions(directory: Path) -> Iterator[Finding]:
         return
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         what = f"this user ({_user(os.geteuid())}) can not write there"
-        owner = _user(place.stat().st_uid)
+        owner = place.stat().st_uid
         remedy = (
-            f"run Holdfast as its owner, {owner}, or: sudo chown -R {_user(os.geteuid())} {place}"
+            f"run Holdfast as its owner, {_user(owner)}, or: "
+            f"sudo chown -R {_user(os.geteuid())} {place}"
         )
+        if owner == os.geteuid():
+            remedy = f"run: chmod u+rwx {place}"
         yield Finding("permissions", subject, Verdict.FAIL, what, remedy)
         return
     yield from _foreign(directory, place)
