@@ -15,7 +15,7 @@ import pytest
 from holdfast.cli import main, service
 from holdfast.cli.exits import Exit
 from holdfast.service.systemd import Manager, check_account, program, run, variables
-from holdfast.service.unit import HOMES, MARK, STATE, Scope, Unit, UnitError, quoted
+from holdfast.service.unit import HOMES, MARK, STATE, TEMPORARY, Scope, Unit, UnitError, quoted
 
 CONFIG = """\
 [gateway]
@@ -76,6 +76,15 @@ def test_what_it_needs_is_not_hidden_from_it(key: str, home: Path) -> None:
     place = home / "bot" / "holdfast"
     changes: dict[str, Any] = {key: (str(place),) if key == "program" else place}
     assert "ProtectHome=yes" not in unit(**changes).text().splitlines()
+
+
+@pytest.mark.parametrize("place", TEMPORARY, ids=str)
+@pytest.mark.parametrize("key", ["program", "config", "state_dir"])
+def test_what_it_needs_may_be_a_temporary_file(key: str, place: Path) -> None:
+    file = place / "bot" / "holdfast"
+    changes: dict[str, Any] = {key: (str(file),) if key == "program" else file}
+    assert "PrivateTmp=yes" not in unit(**changes).text().splitlines()
+    assert "PrivateTmp=yes" in unit().text().splitlines()
 
 
 def test_another_state_directory_is_made_writable() -> None:
@@ -232,6 +241,16 @@ def test_a_dry_run_writes_nothing(config: Path, capsys: pytest.CaptureFixture[st
     assert report["dry_run"]
     assert report["unit"].startswith(MARK)
     assert len(report["steps"]) == 4
+
+
+def test_a_dry_run_tells_of_a_missing_account(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["service", "install", "--system", "--run-as", "nobody-has-this", "--dry-run"]
+    assert main(["--config", str(config), *command]) == Exit.OK
+    shown = capsys.readouterr()
+    assert "User=nobody-has-this" in shown.out
+    assert "note: there is no account 'nobody-has-this' for the service to run" in shown.err
 
 
 @pytest.mark.parametrize(

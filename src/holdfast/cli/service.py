@@ -25,13 +25,16 @@ def install(args: argparse.Namespace) -> int:
     unit = _unit(args, manager.scope)
     try:
         steps = manager.install(unit)
-        if manager.scope is Scope.SYSTEM and not args.dry_run:
-            check_account(unit.run_as)
+        lacking = _lacking(unit)
+        if lacking is not None and not args.dry_run:
+            raise lacking
     except UnitError as error:
         raise CommandFailed(error.problem, error.hint) from None
     if args.dry_run and not args.json:
         print(unit.text())
     _carry_out(steps, args.dry_run, args.json, unit.text())
+    if lacking is not None:  # a dry run may be for another machine
+        _note(str(lacking))
     _note(manager.advice(getpass.getuser()))
     names = variables(unit.config)
     if names and not unit.secrets.exists():
@@ -70,6 +73,16 @@ def _unit(args: argparse.Namespace, scope: Scope) -> Unit:
         state_dir=state_dir_of(config),
         run_as=args.run_as or RUN_AS,
     )
+
+
+def _lacking(unit: Unit) -> UnitError | None:
+    """That there is no account for a system's service, if there is none."""
+    try:
+        if unit.scope is Scope.SYSTEM:
+            check_account(unit.run_as)
+    except UnitError as error:
+        return error
+    return None
 
 
 def _carry_out(steps: Sequence[Step], dry_run: bool, as_json: bool, unit: str = "") -> None:

@@ -21,6 +21,10 @@ HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 """What ``ProtectHome=yes`` hides from a service (systemd.exec(5))."""
 
 
+TEMPORARY = (Path("/tmp"), Path("/var/tmp"))
+"""What ``PrivateTmp=yes`` hides from a service (systemd.exec(5))."""
+
+
 class Scope(StrEnum):
     """Whose service it is."""
 
@@ -118,7 +122,6 @@ class Unit:
             return
         yield from (
             "ProtectSystem=strict",
-            "PrivateTmp=yes",
             "PrivateDevices=yes",
             "ProtectKernelTunables=yes",
             "ProtectKernelModules=yes",
@@ -129,14 +132,16 @@ class Unit:
             yield from (f"StateDirectory={STATE.name}", "StateDirectoryMode=0700")
         else:
             yield f"ReadWritePaths={_path(self.state_dir)}"
-        if not self._at_home():
+        if not self._needs(TEMPORARY):
+            yield "PrivateTmp=yes"
+        if not self._needs(HOMES):
             yield "ProtectHome=yes"
         yield ""
 
-    def _at_home(self) -> bool:
-        """Whether something the service needs would be hidden with the homes."""
+    def _needs(self, places: tuple[Path, ...]) -> bool:
+        """Whether something the service needs would be hidden with these places."""
         needed = (*map(Path, self.program), self.config, self.state_dir)
-        return any(path.is_relative_to(home) for path in needed for home in HOMES)
+        return any(path.is_relative_to(place) for path in needed for place in places)
 
     def _install(self) -> Iterator[str]:
         target = "multi-user.target" if self.scope is Scope.SYSTEM else "default.target"
