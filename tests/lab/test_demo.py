@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -181,6 +182,27 @@ def test_the_command_ends_with_0_and_json_when_all_is_well() -> None:
     assert told["left_out"] == {}
     assert [account["account"] for account in told["accounts"]] == list(BUILT_IN)
     assert all(set(account) == KEYS for account in told["accounts"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_interrupt_ends_it_in_order_and_with_a_verdict(options: list[str]) -> None:
+    command = [sys.executable, "-m", "holdfast.cli", "demo", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
+        assert it.stdout is not None
+        if options:
+            time.sleep(8)  # nothing is printed: long enough for the first faults
+        else:
+            while "connection reset" not in it.stdout.readline():
+                pass
+        it.send_signal(signal.SIGINT)
+        told, mistakes = it.communicate(timeout=60)
+    assert (it.returncode, mistakes) == (0, "")
+    last = told.splitlines()[-1]
+    if options:
+        assert [account["account"] for account in json.loads(last)["accounts"]] == list(BUILT_IN)
+    else:
+        assert "faults healed; nothing lost" in last
 
 
 async def test_the_exit_code_is_1_when_anything_was_lost(

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json as jsonlib
 import logging
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -92,14 +93,13 @@ async def _hooks(stages: Mapping[str, Stage]) -> CabledHooks:
 def main(seconds: float | None, json: bool, port: int) -> int:
     """Run the demo; 0 only if all was healed and nothing was lost, doubled or lied about.
 
-    ``seconds=None`` plays until Ctrl-C. ``port`` is where the HTTP server listens on loopback,
+    ``seconds=None`` plays until Ctrl-C, which ends the play in order; a second one raises
+    KeyboardInterrupt. ``port`` is where the HTTP server listens on loopback,
     0 for any free port.
     """
     logging.getLogger("holdfast").setLevel(logging.CRITICAL)
     try:
         play = asyncio.run(_run(seconds, json, port))
-    except KeyboardInterrupt:
-        return 0
     except OSError as error:
         print(f"holdfast: the demo can not listen on port {port}: {error}", file=sys.stderr)
         return 1
@@ -121,10 +121,18 @@ async def _run(seconds: float | None, json: bool, port: int) -> Demo:
     async with demo() as play, served(play, port) as url:
         for name, why in play.left_out.items():
             print(f"{name} is left out: {why}", file=sys.stderr)
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            loop.remove_signal_handler(signal.SIGINT)  # the next one is Python's own
+            play.end()
+
+        loop.add_signal_handler(signal.SIGINT, end)
         showing = asyncio.create_task(show(play, url)) if not json else None
         try:
             await play.play(seconds)
         finally:
+            loop.remove_signal_handler(signal.SIGINT)
             if showing is not None:
                 showing.cancel()
                 await asyncio.wait([showing])

@@ -83,7 +83,7 @@ class Demo:
         """The newest things that happened, in words."""
         self.told = 0
         """How many things happened in all."""
-        self._ended = False
+        self._enough = asyncio.Event()
         self._held: dict[str, Trouble] = {}
         """Platforms whose cable a person has pulled."""
 
@@ -114,7 +114,7 @@ class Demo:
     # -- the play -----------------------------------------------------------------------------
 
     async def play(self, seconds: float | None) -> None:
-        """Chat and break things for so long (None: until cancelled), then let it settle."""
+        """Chat and break things for so long (None: until `end`), then let it settle."""
         window = None if seconds is None else max(1.0, seconds - SETTLE)
         with contextlib.suppress(TimeoutError):  # who is missing will be seen
             await self._ready()
@@ -123,17 +123,27 @@ class Demo:
             actors = [group.create_task(self._users(stage)) for stage in self.stages.values()]
             for number, stage in enumerate(self.stages.values()):
                 actors.append(group.create_task(self._break(stage, number, window)))
-            if window is not None:
-                await asyncio.sleep(window)
-                self._ended = True
-                for name in list(self._held):
-                    self.put_back(name)
-                await asyncio.wait(actors, timeout=SETTLE)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(SETTLE + REDELIVERY):
-                        await self._settled()
-                for actor in (*actors, watcher):
-                    actor.cancel()
+            await self._pause(window)
+            self._enough.set()
+            for name in list(self._held):
+                self.put_back(name)
+            await asyncio.wait(actors, timeout=SETTLE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE + REDELIVERY):
+                    await self._settled()
+            for actor in (*actors, watcher):
+                actor.cancel()
+
+    def end(self) -> None:
+        """That is enough: cables are put back, and the play ends as if its time were over."""
+        self._tell("the end: all cables go back, and the last answers come in")
+        self._enough.set()
+
+    async def _pause(self, seconds: float | None) -> None:
+        """So long, or until it is enough."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._enough.wait()
 
     def verdicts(self) -> list[Verdict]:
         """What the play showed."""
@@ -168,17 +178,17 @@ class Demo:
 
     async def _users(self, stage: Stage) -> None:
         pace, group = self._pace(stage.name), False
-        while not self._ended:
+        while not self._enough.is_set():
             stage.say(group=group)
             group = not group
-            await asyncio.sleep(pace)
+            await self._pause(pace)
 
     async def _break(self, stage: Stage, number: int, window: float | None) -> None:
         loop = asyncio.get_running_loop()
         end = None if window is None else loop.time() + window
         tricks, played = repertoire(number), Counter[str]()
-        await asyncio.sleep(opening(number, len(self.stages), window))
-        while not self._ended:
+        await self._pause(opening(number, len(self.stages), window))
+        while not self._enough.is_set():
             fits = [t for t in tricks if end is None or loop.time() + t.seconds <= end]
             if not fits:
                 return
@@ -186,11 +196,11 @@ class Demo:
             played[trick.name] += 1
             await self._let_go(stage.name)
             await self._one(stage, trick)
-            await asyncio.sleep(QUIET)
+            await self._pause(QUIET)
 
     async def _one(self, stage: Stage, trick: Trick) -> None:
         fault = self._strike(stage, trick)
-        await asyncio.sleep(trick.seconds)
+        await self._pause(trick.seconds)
         await self._let_go(stage.name)
         stage.heal(fault)
         self._tell(f"{stage.name}: cable back")
