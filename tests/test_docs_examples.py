@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -21,6 +23,8 @@ from tools import check_adapters, draw_picture
 
 from holdfast import agents
 from holdfast.adapter import Adapter, HttpFailed, Outcome, SendFailed
+from holdfast.cli import parser
+from holdfast.cli.starter import starter
 from holdfast.config import build
 from holdfast.lab.faults.relay import Relay
 from holdfast.messages import Attachment, Inbound, MediaKind, Outbound, Reply
@@ -104,6 +108,58 @@ def test_every_page_is_in_the_index() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         if page.name != "README.md":
             assert f"({page.relative_to(ROOT / 'docs').as_posix()})" in index, name(page)
+
+
+# -- commands -------------------------------------------------------------------------------------
+
+
+def mistake(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command line says of a command; empty if it is one."""
+    words = shlex.split(re.split(r" (?:\d?>|[&|;])", command)[0], comments=True)[1:]
+    with contextlib.suppress(SystemExit):
+        parser.build().parse_args(words)
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_is_one_there_is(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = page.read_text(encoding="utf-8")
+    for line in re.findall(r"^ {4,}(?:\$ )?(?:\S*/)?(holdfast [a-z-].*)$", text, re.MULTILINE):
+        assert not mistake(line, capsys), f"{name(page)}: {line}"
+    for command in re.findall(r"`(holdfast [a-z-][^`|]*)`", text):
+        # In a sentence it may stand without what it is done to.
+        told = mistake(command, capsys)
+        assert not told or "required" in told, f"{name(page)}: {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_make_target_is_one_there_is(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for line in re.findall(r"^    make .*$|`make [^`]*`", page.read_text(encoding="utf-8"), re.M):
+        target = line.strip("` ").split()[1]
+        assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), f"{name(page)}: {line}"
+        # The target has an end of its own.
+        assert target != "demo" or "Ctrl-C" not in line, f"{name(page)}: {line}"
+
+
+def test_the_quick_start_stays_with_the_account_it_begins_with() -> None:
+    text = (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
+    (begun,) = tomllib.loads(starter(["telegram"]))["accounts"]
+    for block in blocks(ROOT / "docs/quickstart.md", "toml"):
+        assert list(tomllib.loads(block)["accounts"]) == [begun]
+    assert re.findall(r"holdfast explain (\S+)", text) == [begun]
+
+
+# -- tables ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_table_tells_of_a_thing_twice(page: Path) -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE):
+        things = [row.split(" | ")[0] for row in table.splitlines()]
+        if "..." in table:  # an indented row goes on with the one above it
+            continue
+        assert len(set(things)) == len(things), name(page)
 
 
 # -- configurations -------------------------------------------------------------------------------
