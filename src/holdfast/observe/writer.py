@@ -20,8 +20,8 @@ WRITE_LIMIT = 5.0
 """Seconds after which a write on a hanging disk is no longer waited for."""
 
 LAST_LIMIT = 1.0
-"""Seconds a stop has for the write on its way and the last one together: a gateway stops within 5 s,
-of which its accounts may need most."""
+"""Seconds a stop has for the write on its way and the last one together: a gateway stops within
+5 s, of which its accounts may need most."""
 
 
 class StatusWriter:
@@ -46,7 +46,7 @@ class StatusWriter:
         self._changed.set()
 
     async def stop(self) -> None:
-        """Write the last state and end, within `LAST_LIMIT`; a disk that hangs keeps the old one."""
+        """Write the last state and end, within `LAST_LIMIT`; a hanging disk keeps the old one."""
         self._stopping = True
         self._changed.set()
         try:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from holdfast.web.answers import PREFIX, Handler
+from holdfast.web.answers import PREFIX
 
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
 
