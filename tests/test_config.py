@@ -214,6 +214,7 @@ def test_the_state_directory_is_known_without_any_secret(tmp_path: Path) -> None
         (account(poll_timeout=500), ["poll_timeout", "must be at most 50"]),
         (account(poll_timeout=NAN), ["poll_timeout: must be a finite number"]),
         (account(mode="push"), ["mode: 'push' is none of poll, webhook"]),
+        (account(mode="webhook"), ["[accounts.bot]: ", "no [gateway] hook_url", "set hook_url"]),
         (account(mode=["poll"]), ["mode: must be text, not a list"]),
         (webchat(path="chat"), ["path: can not be used", 'it begins with /, for example "/chat"']),
         (webchat(path=7), ["path: must be text, not a whole number (put it in quotes)"]),

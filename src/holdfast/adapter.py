@@ -420,6 +420,11 @@ class Tools(Protocol):
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of an adapter's own configuration. Secret fields are of type `Secret`."""
 
+    @property
+    def needs_hook_url(self) -> bool:
+        """Whether the account can not work without the gateway's public ``hook_url``."""
+        return False
+
 
 class Secret:
     """A string that never shows itself; use ``reveal`` at the one place where it is sent."""

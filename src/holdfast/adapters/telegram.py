@@ -76,6 +76,11 @@ class TelegramSettings(Settings, frozen=True, kw_only=True):
     poll_timeout: Annotated[int, msgspec.Meta(ge=5, le=50)] = 25
     """Seconds the server holds an empty poll (it clamps to 50): the interval of proofs of life."""
 
+    @property
+    def needs_hook_url(self) -> bool:
+        """See `Settings.needs_hook_url`."""
+        return self.mode == "webhook"
+
 
 class Telegram(Adapter):
     """One bot."""
@@ -163,7 +168,7 @@ class Telegram(Adapter):
         if self._tools.hook_url is not None:
             return self._tools.hook_url + self._hook_path
         message = "mode is webhook, but the gateway has no public hook_url"
-        hint = 'Configure the gateway\'s web hook server, or set mode = "poll".'
+        hint = 'Set hook_url in [gateway] to its public https address, or set mode = "poll".'
         raise Disconnect(Cause(Kind.REFUSED, "telegram_no_hook_url", message, hint))
 
     async def _serve(self, link: Link, bot: api.BotApi, me: api.User) -> None:

@@ -71,6 +71,11 @@ class WhatsAppSettings(Settings, frozen=True, kw_only=True):
     api_url: str = "https://graph.facebook.com/v26.0"
     """Graph API with its version, which Meta keeps for about two years."""
 
+    @property
+    def needs_hook_url(self) -> bool:
+        """See `Settings.needs_hook_url`."""
+        return True
+
 
 class WhatsApp(Adapter):
     """One phone number. Chats are user ids, phone numbers, or ``group:`` and a group's id."""
@@ -129,7 +134,7 @@ class WhatsApp(Adapter):
         settings, base = self._settings, self._tools.hook_url
         if base is None:
             message = "WhatsApp delivers by web hook, but the gateway has no public hook_url"
-            hint = "Configure the gateway's web hook server and its public `hook_url`."
+            hint = "Set hook_url in [gateway] to its public https address."
             raise Disconnect(Cause(Kind.REFUSED, "whatsapp_no_hook_url", message, hint))
         if not (settings.app_secret and settings.verify_token):  # anybody could forge with it
             message = "app_secret and verify_token must not be empty"

@@ -212,6 +212,9 @@ def _account(
     for info in msgspec.structs.fields(adapter.Settings):
         if info.name.endswith("url") or info.name == "homeserver":
             check_url(getattr(settings, info.name), f"{where} {info.name}")
+    if settings.needs_hook_url and gateway.hook_url is None:
+        hint = "set hook_url in [gateway] to the public https address of hook_listen"
+        raise ConfigError(where, "the platform calls it, and there is no [gateway] hook_url", hint)
     if keys.ambiguous not in AMBIGUOUS:
         raise ConfigError(
             f"{where} ambiguous", f"{keys.ambiguous!r} is none of {', '.join(AMBIGUOUS)}"
