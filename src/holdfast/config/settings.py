@@ -33,9 +33,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     proxy: str | None = None
     """HTTP proxy for all accounts; without it the usual environment variables count."""
     handlers: Annotated[int, Meta(ge=1, le=10_000)] = 64
-    """How many chats of one account are handled at the same time."""
+    """How many chats of one account are handled at the same time; at most 10000."""
     handler_timeout: Annotated[float, Meta(ge=1, le=86_400)] = 120.0
-    """Seconds an agent may take for one message."""
+    """Seconds an agent may take for one message; from 1 to 86400."""
     handler_attempts: Annotated[int, Meta(ge=1, le=1_000)] = 3
     """Tries per message before it becomes a dead letter."""
     retention: Annotated[
