@@ -89,6 +89,40 @@ def test_a_terminal_without_colours_is_plain(monkeypatch: pytest.MonkeyPatch) ->
     assert "机器人  fatal" in screen.getvalue()
 
 
+@pytest.mark.parametrize("colour", ["", "1"])
+def test_nothing_is_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch, colour: str) -> None:
+    wide = Table(("NAME", "WHY"), [("bot", Cell("a word 机器人机器人 12345678901234567890"))])
+
+    def shown(columns: int) -> list[str]:
+        monkeypatch.setattr(sys, "stdout", screen := Terminal())
+        monkeypatch.setenv("COLUMNS", str(columns))
+        tables.show(wide)
+        return [
+            re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in screen.getvalue().split("\n")
+        ]
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", colour)
+    assert shown(80)[1:] == ["bot   a word 机器人机器人 12345678901234567890", ""]
+    assert shown(22)[1:] == [
+        "bot   a word",
+        "      机器人机器人",
+        "      1234567890123456",
+        "      7890",
+        "",
+    ]
+    assert shown(17)[:2] == ["NAME: bot", "  WHY:  a word"]
+
+
+def test_a_long_line_goes_on_where_its_text_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "20")
+    tables.say_under("ok  ", "clock, names and\x1b disk", Tone.GOOD)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()).splitlines()
+    assert lines == ["ok  clock, names and", "    disk"]
+
+
 def test_everything_works_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
     monkeypatch.setattr(tables, "find_spec", lambda name: None)

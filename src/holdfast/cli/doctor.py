@@ -80,9 +80,9 @@ def _show(findings: Sequence[Finding]) -> None:
     tables.say(", ".join(f"{name} {value}" for name, value in _machine().items()))
     for finding in findings:
         subject = f"{finding.subject}: " if finding.subject else ""
-        line = f"{finding.verdict:<4}  {finding.check:<13}  {subject}{finding.what}"
-        tables.say(line, TONES[finding.verdict])
+        head = f"{finding.verdict:<4}  {finding.check:<13}  "
+        tables.say_under(head, f"{subject}{finding.what}", TONES[finding.verdict])
         if finding.remedy:
-            tables.say(f"{'':21}do: {finding.remedy}")
+            tables.say_under(f"{'':21}do: ", finding.remedy)
     counts = [f"{sum(f.verdict is v for f in findings)} {v}" for v in reversed(Verdict)]
     tables.say(", ".join(counts))

@@ -152,9 +152,7 @@ def _show_status(reading: Reading, now: float) -> None:
         tables.say(f"gateway {status.version}, pid {status.pid}, up for {up}", Tone.FAINT)
     if status.store != "ok":
         tables.say(f"the journal is in trouble: {status.store}", Tone.BAD)
-    table = Table(
-        ("ACCOUNT", "PLATFORM", "STATE", "FOR", "LIFE", "NEXT TRY", "IN/OUT WAITING", "WHY")
-    )
+    table = Table(("ACCOUNT", "PLATFORM", "STATE", "FOR", "LIFE", "NEXT TRY", "IN/OUT", "WHY"))
     for name, account in sorted(status.accounts.items()):
         table.add(*_row(name, account, now, bool(reading.doubt)))
     tables.show(table)
@@ -182,7 +180,7 @@ def _row(name: str, account: AccountStatus, now: float, doubted: bool) -> list[C
         name,
         account.platform,
         tables.state_cell(state, [] if doubted else words.flags(account)),
-        durations.say(now - account.since),
+        durations.say(now - account.since, units=1),
         words.ago(account.transport.at, now),
         f"in {durations.say(wait)} (#{account.attempt + 1})" if waits else "-",
         f"{account.inbox}/{account.outbox}",
@@ -224,7 +222,7 @@ def explain(args: argparse.Namespace) -> int:
             _show_trouble(reading, now)
         tables.say(f"{args.account} ({account.platform})")
         for label, text in sentences:
-            tables.say(f"  {label + ':':<18}{text}")
+            tables.say_under(f"  {label + ':':<18}", text)
     return reading.exit([args.account])
 
 

@@ -66,7 +66,13 @@ def state_cell(state: str, notes: Sequence[str] = ()) -> Cell:
 
 
 def show(table: Table) -> None:
-    """Print a table."""
+    """Print a table, on a terminal no wider than that: a field a line where it is too narrow."""
+    if sys.stdout.isatty():
+        room = _room(table)
+        if room < min(NARROWEST, _widths(table)[-1]):
+            _show_fields(table)
+            return
+        table = _folded(table, room)
     if _colourful():
         _show_rich(table)
     else:
@@ -75,22 +81,22 @@ def show(table: Table) -> None:
 
 def plain(table: Table) -> list[str]:
     """A table as aligned lines without colours."""
-    lines = [list(table.columns), *([printable(_text(c)) for c in row] for row in table.rows)]
-    widths = [max(_width(line[i]) for line in lines) for i in range(len(table.columns))]
+    widths = _widths(table)
     return [
         "  ".join(
             text + " " * (width - _width(text)) for text, width in zip(line, widths, strict=True)
         ).rstrip()
-        for line in lines
+        for line in _lines(table)
     ]
 
 
 def fitted(table: Table) -> Table:
     """The table with its last column cut so that its lines fit the screen, or 80 columns."""
-    before = len(table.columns) - 1
-    texts = [list(table.columns), *([printable(_text(c)) for c in row] for row in table.rows)]
-    taken = sum(max(_width(line[i]) for line in texts) + 2 for i in range(before))
-    room = max(NARROWEST, shutil.get_terminal_size((80, 24)).columns - taken)
+    room = _room(table)
+    if room < NARROWEST:
+        if sys.stdout.isatty():
+            return table  # `show` gives each field a line
+        room = NARROWEST
     cut_rows = [
         [*row[:-1], _with_text(row[-1], cut(printable(_text(row[-1])), room))] for row in table.rows
     ]
@@ -110,13 +116,39 @@ def cut(text: str, columns: int) -> str:
     return kept + "…"
 
 
+def folded(text: str, columns: int) -> list[str]:
+    """A text in lines of so many columns at most, broken between words where that can be."""
+    lines = [""]
+    for word in text.split(" "):
+        joint = " " if lines[-1] else ""
+        if _width(lines[-1] + joint + word) <= columns:
+            lines[-1] += joint + word
+            continue
+        if lines[-1]:
+            lines.append("")
+        for char in word:
+            if _width(lines[-1] + char) > columns:
+                lines.append("")
+            lines[-1] += char
+    return lines
+
+
+def say_under(head: str, text: str, tone: Tone = Tone.PLAIN) -> None:
+    """Print a line; on a terminal what is too long for it goes on below where the text began."""
+    lines = [text]
+    if sys.stdout.isatty():
+        lines = folded(printable(text), max(NARROWEST, _columns() - len(head)))
+    for number, line in enumerate(lines):
+        say((" " * len(head) if number else head) + line, tone)
+
+
 def say(text: str, tone: Tone = Tone.PLAIN) -> None:
     """Print one line."""
     if tone is not Tone.PLAIN and _colourful():
         from rich.console import Console
         from rich.text import Text
 
-        Console().print(Text(printable(text), tone.value))
+        Console().print(Text(printable(text), tone.value), soft_wrap=True)
     else:
         print(printable(text))
 
@@ -143,6 +175,44 @@ def _colourful() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and find_spec("rich") is not None
 
 
+def _columns() -> int:
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def _lines(table: Table) -> list[list[str]]:
+    return [list(table.columns), *([printable(_text(c)) for c in row] for row in table.rows)]
+
+
+def _widths(table: Table) -> list[int]:
+    lines = _lines(table)
+    return [max(_width(line[i]) for line in lines) for i in range(len(table.columns))]
+
+
+def _room(table: Table) -> int:
+    """Columns that are left for the last one."""
+    return _columns() - sum(width + 2 for width in _widths(table)[:-1])
+
+
+def _folded(table: Table, room: int) -> Table:
+    """The table with lines of its own for what does not fit into the last column."""
+    found = Table(table.columns)
+    for row in table.rows:
+        head: Sequence[Cell | str] = row[:-1]
+        for line in folded(printable(_text(row[-1])), room):
+            found.add(*head, _with_text(row[-1], line))
+            head = [""] * len(head)
+    return found
+
+
+def _show_fields(table: Table) -> None:
+    width = max(map(len, table.columns)) + 1
+    for row in table.rows:
+        for number, (column, cell) in enumerate(zip(table.columns, row, strict=True)):
+            head = f"{column + ':':<{width}} "
+            tone = cell.tone if isinstance(cell, Cell) else Tone.PLAIN
+            say_under(head if number == 0 else f"  {head}", _text(cell), tone)
+
+
 def _show_rich(table: Table) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -150,7 +220,7 @@ def _show_rich(table: Table) -> None:
 
     rich = RichTable(box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
-        rich.add_column(column, overflow="fold")
+        rich.add_column(column, no_wrap=True)
     for row in table.rows:
         cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
         rich.add_row(*(Text(printable(cell.text), cell.tone.value) for cell in cells))
