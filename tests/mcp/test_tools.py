@@ -180,7 +180,7 @@ async def test_dead_letters_are_listed_retried_and_dropped(tmp_path: Path) -> No
         )
         retried = await model.call("retry_dead_letters", names=[first["name"], "in-999"])
         assert [one["changed"] for one in retried["outcomes"]] == [True, False]
-        assert "does not exist" in retried["outcomes"][1]["problem"]
+        assert "there is no message in-999" in retried["outcomes"][1]["problem"]
         dropped = await model.call("drop_dead_letters", names=[second["name"]])
         assert dropped["outcomes"][0]["state"] == "dropped"
         history = await model.call("account_history")

@@ -18,6 +18,7 @@ from holdfast.store.protocol import (
     Owed,
     Received,
     Store,
+    name_of,
 )
 from holdfast.store.sqlite import SqliteStore
 from tests.store.journal import Opens, inbound, outbound
@@ -219,11 +220,12 @@ async def test_only_what_waits_for_a_person_can_be_mended(journal: Opens, action
         for box, row in cases:
             before = await store.entry(box, row)
             assert before is not None
-            with pytest.raises(NotMendable, match=f"{box} row {row} is {before.state}") as caught:
+            state = f"{name_of(box, row)} is {before.state}"
+            with pytest.raises(NotMendable, match=state) as caught:
                 await getattr(store, action)(box, row)
             assert "can be retried or dropped" in caught.value.hint
             assert await store.entry(box, row) == before
-        with pytest.raises(NotMendable, match="inbox row 99 does not exist"):
+        with pytest.raises(NotMendable, match="there is no message in-99"):
             await getattr(store, action)(Box.INBOX, 99)
 
 

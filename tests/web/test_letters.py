@@ -278,8 +278,10 @@ async def test_a_long_message_is_sent_in_parts_each_with_its_own_key(tmp_path: P
     [
         ("poly", {"chat": "den", "text": "x"}, 404, "there are: polly", ""),
         ("polly", {"chat": "dne", "text": "x"}, 404, "no message of a chat 'dne'", "--anyway"),
-        ("polly", {"chat": "den", "text": " \n"}, 400, "no text", ""),
-        ("polly", {"chat": "den"}, 400, "`text`", ""),
+        ("polly", {"chat": "den", "text": " \n"}, 400, "no text", "more than blanks"),
+        ("polly", {"chat": "", "text": "x", "anyway": True}, 400, "no chat", "inbox list"),
+        ("polly", None, 400, "is empty", "JSON object with chat, text, anyway"),
+        ("polly", {"chat": "den"}, 400, "`text`", "JSON object with"),
         ("polly", {"chat": "den", "text": "x", "to": "y"}, 400, "`to`", ""),
     ],
 )
@@ -307,6 +309,8 @@ async def test_what_can_not_be_sent(
         ("/inbox?before=out-1", 400, "out-1 is in the outbox"),
         ("/inbox?before=1", 400, "not the name of a message"),
         ("/inbox?limit=0", 400, "limit='0'"),
+        ("/inbox?acount=polly", 400, "/api/v1/inbox has no parameter 'acount'"),
+        ("/status?account=polly", 400, "/api/v1/status has no parameter 'account'"),
         ("/outbox?account=poly", 404, "there is no account 'poly'"),
         ("/dead?account=poly", 404, "there is no account 'poly'"),
         ("/gaps?account=poly", 404, "there is no account 'poly'"),
@@ -321,6 +325,7 @@ async def test_questions_that_have_no_answer(
         answer = await site.ask("GET", "/api/v1" + path)
         assert answer[0] == status
         assert error in answer[1]["error"]
+        assert answer[1]["hint"] or status == 404
 
 
 @pytest.mark.parametrize("body", [None, [], {"names": []}, {"names": ["in-1"] * 1001}, {"x": 1}])
@@ -329,6 +334,7 @@ async def test_orders_that_can_not_be_understood(tmp_path: Path, body: Any) -> N
         status, answer = await site.ask("POST", "/api/v1/messages/drop", body)
         assert status == 400
         assert answer["error"]
+        assert answer["hint"]
 
 
 # -- gaps and copies ------------------------------------------------------------------------------

@@ -61,6 +61,11 @@ class Box(StrEnum):
     OUTBOX = "outbox"
 
 
+def name_of(box: Box, row: int) -> str:
+    """The name by which people call a message."""
+    return f"{'in' if box is Box.INBOX else 'out'}-{row}"
+
+
 SETTLED: dict[Box, tuple[str, ...]] = {
     Box.INBOX: (InboxState.DONE, InboxState.DROPPED),
     Box.OUTBOX: (OutboxState.SENT, OutboxState.DROPPED),
@@ -99,10 +104,10 @@ def not_mendable(box: Box, row: int, state: str | None) -> NotMendable:
     wanted = " or ".join(MENDABLE[box])
     if state is None:
         hint = "settled rows are pruned after a while; list what there is"
-        return NotMendable("store_not_mendable", f"{box} row {row} does not exist", hint)
+        return NotMendable("store_not_mendable", f"there is no message {name_of(box, row)}", hint)
     return NotMendable(
         "store_not_mendable",
-        f"{box} row {row} is {state}",
+        f"{name_of(box, row)} is {state}",
         f"only what is {wanted} can be retried or dropped",
     )
 

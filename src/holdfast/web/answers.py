@@ -40,7 +40,7 @@ async def explain_mistakes(request: web.Request, handler: Handler) -> web.Stream
     except StoreError as error:
         return _problem(503, error.problem, error.hint)
     except web.HTTPException as error:
-        hint = f"ask for GET {PREFIX}/status"
+        hint = f"{PREFIX}/openapi.json names all requests; backup is on the control socket alone"
         return _problem(error.status, f"{error.reason}: {request.method} {request.path}", hint)
     except Exception:
         log.exception("request failed method=%s path=%s", request.method, request.path)
@@ -75,7 +75,7 @@ def number_of(
     number = int(text) if text.isdecimal() and len(text) < 16 else -1
     if not least <= number <= most or (among and number not in among):
         known = " or ".join(map(str, among)) if among else f"a number from {least} to {most}"
-        raise Problem(400, f"{name}={text!r} is not {known}")
+        raise Problem(400, f"{name}={text!r} is not {known}", f"without it, it is {default}")
     return number
 
 

@@ -19,7 +19,7 @@ from holdfast.adapter import Traits
 from holdfast.errors import StoreError
 from holdfast.messages import Outbound
 from holdfast.splitting import split
-from holdfast.store.protocol import Box, Entry, GapEntry, Owed, Store, Transition
+from holdfast.store.protocol import Box, Entry, GapEntry, Owed, Store, Transition, name_of
 from holdfast.web.letters import (
     DEAD,
     STATES,
@@ -33,7 +33,6 @@ from holdfast.web.letters import (
     gap_line,
     letter,
     letters,
-    name_of,
     place_of,
 )
 from holdfast.web.problem import Problem
@@ -90,7 +89,11 @@ class Clerk:
         if before is not None:
             place, row = place_of(before)
             if place is not box:
-                raise Problem(400, f"{before} is in the {place.value}, not in the {box.value}")
+                raise Problem(
+                    400,
+                    f"{before} is in the {place.value}, not in the {box.value}",
+                    "`before` is a name that this list has given",
+                )
         found = await self._entries(box, wanted, limit + 1, row)
         return letters(self._known(found, wanted.account), limit)
 
@@ -174,10 +177,13 @@ class Clerk:
         The chat must be one of the journal's, unless it is to be tried ``anyway``.
         """
         self._check_account(account)
+        if not chat.strip():
+            hint = f"`holdfast inbox list --account {account}` shows chats"
+            raise Problem(400, "there is no chat to send to", hint)
         traits = self._hands.traits(account)
         texts = split(text, traits.max_text, traits.text_unit)
         if not texts:
-            raise Problem(400, "there is no text to send")
+            raise Problem(400, "there is no text to send", "a text has more than blanks")
         if not anyway and not await self._knows(account, chat):
             raise Problem(
                 404,
@@ -219,7 +225,7 @@ class Clerk:
     async def backup(self, path: str) -> Copy:
         """Copy the journal to a new file, while everything goes on."""
         if not Path(path).is_absolute():
-            raise Problem(400, f"{path!r} is not an absolute path")
+            raise Problem(400, f"{path!r} is not an absolute path", "begin it with /")
         return Copy(path=path, bytes=await self._hands.store.backup(Path(path)))
 
     # -- telling ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.messages import Attachment, Inbound, Outbound
-from holdfast.store.protocol import MENDABLE, Box, Entry, GapEntry, InboxState, OutboxState
+from holdfast.store.protocol import MENDABLE, Box, Entry, GapEntry, InboxState, OutboxState, name_of
 from holdfast.web.problem import Problem
 
 LIST_TEXT = 200
@@ -32,7 +32,6 @@ DEAD: dict[Box, tuple[str, ...]] = {
 }
 """What waits for a person: dead letters, and sends of which nobody knows whether they arrived."""
 
-_PREFIXES = {Box.INBOX: "in", Box.OUTBOX: "out"}
 _NAME = re.compile(r"(in|out)-([1-9][0-9]{0,17})")
 
 
@@ -129,11 +128,6 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-def name_of(box: Box, row: int) -> str:
-    """The name by which people call a message."""
-    return f"{_PREFIXES[box]}-{row}"
-
-
 def place_of(name: str) -> tuple[Box, int]:
     """Where the message of a name is. Raises Problem when it is no name."""
     found = _NAME.fullmatch(name)
@@ -141,8 +135,7 @@ def place_of(name: str) -> tuple[Box, int]:
         raise Problem(
             400, f"{name!r} is not the name of a message", "names are like in-17 and out-4"
         )
-    box = Box.INBOX if found[1] == _PREFIXES[Box.INBOX] else Box.OUTBOX
-    return box, int(found[2])
+    return Box.INBOX if found[1] == "in" else Box.OUTBOX, int(found[2])
 
 
 def letter(entry: Entry, longest: int | None = None) -> Letter:

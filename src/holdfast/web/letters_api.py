@@ -19,7 +19,7 @@ from holdfast.web.letters import MOST, Copy, Filter, GapLine, Letter, Letters, M
 from holdfast.web.problem import Problem
 from holdfast.web.routes import LIMIT, Query, operation
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 ACCOUNT = Query("account", "only of this account")
 CHAT = Query("chat", "only of this chat")
@@ -221,12 +221,17 @@ def _filter(request: web.Request) -> Filter:
 async def _names(request: web.Request) -> list[str]:
     names = (await _body(request, Names)).names
     if not 0 < len(names) <= MOST:
-        raise Problem(400, f"{len(names)} names are given, not 1 to {MOST}")
+        hint = "`holdfast dead list` shows names, such as in-17"
+        raise Problem(400, f"{len(names)} names are given, not 1 to {MOST}", hint)
     return names
 
 
 async def _body(request: web.Request, kind: type[T]) -> T:
+    body = await request.read()
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
-        raise Problem(400, f"the request's body can not be understood: {error}") from None
+        what = f"can not be understood: {error}" if body else "is empty"
+        fields = ", ".join(field.name for field in msgspec.structs.fields(kind))
+        hint = f"send a JSON object with {fields}"
+        raise Problem(400, f"the request's body {what}", hint) from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from aiohttp import web
 
 from holdfast.web.answers import PREFIX
+from holdfast.web.problem import Problem
 
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
 
@@ -70,6 +72,11 @@ def operation(
     """Mark a method as the handler of ``method`` on ``path`` below the API's prefix."""
 
     def mark(handler: F) -> F:
+        @wraps(handler)
+        async def strict(owner: object, request: web.Request) -> web.StreamResponse:
+            _check(request, query)
+            return await handler(owner, request)
+
         told = Operation(
             method=method,
             path=PREFIX + path,
@@ -81,10 +88,19 @@ def operation(
             mime=mime,
             local=local,
         )
-        setattr(handler, _MARK, told)
-        return handler
+        setattr(strict, _MARK, told)
+        return cast(F, strict)
 
     return mark
+
+
+def _check(request: web.Request, query: Sequence[Query]) -> None:
+    """Raise Problem for a parameter there is not: what it was meant to narrow would not be."""
+    known = [one.name for one in query]
+    for name in request.query:
+        if name not in known:
+            hint = f"there are: {', '.join(known)}" if known else "it takes none"
+            raise Problem(400, f"{request.path} has no parameter {name!r}", hint)
 
 
 def operations(owner: type) -> Iterator[tuple[Operation, str]]:
