@@ -92,6 +92,17 @@ async def test_a_chat_that_the_platform_refuses_is_passed_over(tmp_path: Path) -
         assert sorted(states) == [OutboxState.DEAD, OutboxState.SENT]
 
 
+async def test_a_test_that_is_refused_leaves_nothing_to_clear_up(tmp_path: Path) -> None:
+    play = stage(tmp_path, AccountWay(account="b", chat="owner"))
+    play.strings["b"].refuses = Cause(Kind.REFUSED, "puppet_chat", "there is no such chat")
+    async with play.playing() as gateway:
+        await all_up(gateway)
+        (tried,) = await gateway.alerting.test()
+        assert not tried.worked
+        assert "there is no such chat" in tried.detail
+        assert [row.state for row in play.store.outbox.values()] == [OutboxState.DROPPED]
+
+
 async def test_an_account_that_is_back_meanwhile_does_not_say_that_it_is_down(
     tmp_path: Path,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import msgspec
 
@@ -25,6 +26,8 @@ class _Tried(msgspec.Struct, frozen=True):
 def test(args: argparse.Namespace) -> int:
     """``holdfast alerts test``."""
     control = Control(state_dir_of(args.config))
+    if sys.stderr.isatty():
+        print("holdfast: every way is tried; a slow one takes a minute", file=sys.stderr)
     tried = control.order("alerts/test", list[_Tried], patience=TEST_LIMIT)
     if args.json:
         tables.show_json(tried)

@@ -190,12 +190,18 @@ def _last_words(said: IO[bytes], redacted: Callable[[str], str]) -> str:
 
 
 async def send(
-    post: Callable[[], Awaitable[Sequence[Owed]]], store: Store, limit: float = SENT_LIMIT
+    post: Callable[[], Awaitable[Sequence[Owed]]],
+    store: Store,
+    limit: float = SENT_LIMIT,
+    *,
+    keep: bool = True,
 ) -> None:
     """Owe messages and wait until the platform has accepted them.
 
-    Raises Undelivered; what was not sent by then stays in the outbox. Cancelling is safe.
+    Raises Undelivered; what was not sent by then stays in the outbox, but what was refused only if
+    it is to be kept. Cancelling is safe.
     """
+    waiting: list[int] = []
     try:
         async with asyncio.timeout(limit):
             waiting = [message.row for message in await post()]
@@ -206,6 +212,11 @@ async def send(
         raise Undelivered(f"was not sent within {limit:g} s; it stays in the outbox") from None
     except StoreError as error:
         raise Undelivered(f"the journal is in trouble: {error.problem}") from None
+    except Undelivered:
+        for row in () if keep else waiting:
+            with contextlib.suppress(StoreError):  # one that still waits
+                await store.drop(Box.OUTBOX, row)
+        raise
 
 
 async def _is_sent(store: Store, row: int) -> bool:
