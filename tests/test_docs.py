@@ -175,11 +175,25 @@ def test_every_setting_and_every_cause_of_a_platform_is_on_its_page(name: str) -
 @pytest.mark.parametrize("name", parser.COMMANDS)
 def test_every_command_and_option_is_documented(name: str) -> None:
     text = (DOCS / "cli.md").read_text(encoding="utf-8")
-    section = text.split(f"### `holdfast {name}`\n")[1].split("\n### ")[0]
-    for action in parser.arguments(name):
-        spelled = action.option_strings[0] if action.option_strings else str(action.metavar)
-        assert f"| `{spelled}" in section
-        assert action.help
+    for verb in parser.verbs_of(name) or [""]:
+        heading = f"`holdfast {name} {verb}".rstrip()
+        section = re.split(r"\n##", text.split(f"# {heading}`\n")[1])[0]
+        rows = re.findall(r"^\| `([^ `]+).*?` \| (.*) \|$", section, re.MULTILINE)
+        assert rows == [
+            (action.option_strings[0] if action.option_strings else action.metavar, action.help)
+            for action in parser.arguments(name, verb)
+        ]
+
+
+def test_the_commands_without_json_are_named() -> None:
+    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^Every command but (.*) has `--json`", text, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", told) == [
+        name
+        for name in parser.COMMANDS
+        for verb in parser.verbs_of(name) or [""]
+        if "json" not in {action.dest for action in parser.arguments(name, verb)}
+    ]
 
 
 def test_every_policy_key_is_documented_with_its_default() -> None:

@@ -12,7 +12,7 @@ from holdfast.cli import lab_arguments
 from holdfast.cli.catalogue import ALERTS, BOXES, COMMANDS, LAB, SERVICE, VERBS, Command, Verb
 from holdfast.cli.lab_arguments import length_of_time
 
-__all__ = ["COMMANDS", "arguments", "build", "reference"]
+__all__ = ["COMMANDS", "arguments", "build", "reference", "verbs_of"]
 
 DESCRIPTION = """\
 A chat-bot gateway whose platform connections never silently die.
@@ -54,7 +54,7 @@ def build() -> argparse.ArgumentParser:
             description=command.text,
             epilog=f"example: {command.example}",
         )
-        if verbs := _verbs(command.name):
+        if verbs := verbs_of(command.name):
             _add_verbs(sub, command, verbs)
         else:
             _add_config(sub)
@@ -73,7 +73,8 @@ def _add_config(sub: argparse.ArgumentParser) -> None:
 # -- commands that have verbs: the boxes and the lab ----------------------------------------------
 
 
-def _verbs(command: str) -> dict[str, Verb]:
+def verbs_of(command: str) -> dict[str, Verb]:
+    """What follows a command's name; nothing for most."""
     own = {"lab": LAB, "alerts": ALERTS, "service": SERVICE}
     return own.get(command, VERBS if command in BOXES else {})
 
@@ -314,33 +315,32 @@ def reference() -> str:
     return "\n".join(line for command in COMMANDS.values() for line in _section(command))
 
 
-def arguments(command: str) -> list[argparse.Action]:
-    """The arguments of a command, without those that all commands share."""
-    verbs = _verbs(command)
-    if not verbs:
-        sub = argparse.ArgumentParser(add_help=False)
-        _add_arguments(sub, command)
-        return sub._actions
-    found: dict[str, argparse.Action] = {}
-    for verb in reversed(verbs):  # those with names first
-        sub = argparse.ArgumentParser(add_help=False)
+def arguments(command: str, verb: str = "") -> list[argparse.Action]:
+    """The arguments of a command or of one of its verbs, without those that all commands share."""
+    sub = argparse.ArgumentParser(add_help=False)
+    if verb:
         _add_verb_arguments(sub, command, verb)
-        found = {action.dest: action for action in sub._actions} | found
-    return sorted(
-        found.values(), key=lambda action: (action.dest != "names", action.dest == "json")
-    )
+    else:
+        _add_arguments(sub, command)
+    return sub._actions
 
 
 def _section(command: Command) -> Iterator[str]:
     yield from (f"### `holdfast {command.name}`", "", command.text, "")
-    rows = arguments(command.name)
-    verbs = _verbs(command.name)
+    verbs = verbs_of(command.name)
+    for name, verb in verbs.items():
+        yield from (f"#### `holdfast {command.name} {name}`", "", verb.text, "")
+        yield from _table(arguments(command.name, name))
+    if not verbs:
+        yield from _table(arguments(command.name))
+    yield from (f"Example: `{command.example}`", "")
+
+
+def _table(rows: list[argparse.Action]) -> Iterator[str]:
     if rows:
         yield from ("| Argument | Meaning |", "|---|---|")
-        yield from (f"| `{name}` | {verb.help} |" for name, verb in verbs.items())
         yield from (f"| `{_spelling(row)}` | {row.help} |" for row in rows)
         yield ""
-    yield from (f"Example: `{command.example}`", "")
 
 
 def _spelling(action: argparse.Action) -> str:
