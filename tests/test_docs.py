@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import tomllib
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -194,6 +195,22 @@ def test_the_commands_without_json_are_named() -> None:
         for verb in parser.verbs_of(name) or [""]
         if "json" not in {action.dest for action in parser.arguments(name, verb)}
     ]
+
+
+def test_every_room_is_in_the_table_of_the_design() -> None:
+    page = (DOCS / "design.md").read_text(encoding="utf-8")
+    table = page.split("## Rooms and arrows")[1].split("\n## ")[0]
+    told = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    arrows = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    rooms = re.findall(r"holdfast\.(\w+)", " ".join(arrows))
+    assert sorted(told) == sorted([*rooms, "adapters"])  # which a contract of their own keeps apart
+
+
+def test_every_make_target_is_told_to_contributors() -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `make (\w+)` \|", page, re.MULTILINE)) == set(phony.split())
 
 
 def test_every_policy_key_is_documented_with_its_default() -> None:

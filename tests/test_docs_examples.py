@@ -150,6 +150,22 @@ def test_the_quick_start_stays_with_the_account_it_begins_with() -> None:
     assert re.findall(r"holdfast explain (\S+)", text) == [begun]
 
 
+# -- files ----------------------------------------------------------------------------------------
+
+ROOMS = "src|tests|tools|docs|deploy|examples|bench|peers"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_file_is_one_there_is(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(rf"`((?:{ROOMS})/[\w./-]+)`", text):
+        places = (ROOT / path, ROOT / "examples/zulip-platform" / path)
+        there = any(place.exists() for place in places)
+        assert there or re.search("NAME|PLATFORM", path), f"{name(page)}: {path}"
+    for word, path in re.findall(rf"`(\w+)`\s+in\s+`((?:{ROOMS})/[\w/]+\.py)`", text):
+        assert f"\n{word}" in (ROOT / path).read_text(), f"{name(page)}: {word} in {path}"
+
+
 # -- tables ---------------------------------------------------------------------------------------
 
 
@@ -220,6 +236,14 @@ async def test_the_agents_of_the_examples_answer(
             assert await agent(hello, turn) == ANSWERS[function]
             seen.add(function)
     assert seen == ANSWERS.keys()
+
+
+async def test_the_echo_answers_as_it_is_told() -> None:
+    echo = agents.load("echo", "here", ROOT)
+    hello = Inbound(id="1", chat="ann", sender="ann", text="hello")
+    [reply] = await echo(hello, agents.Turn(account="my-bot", attempt=1, deadline=1e9))
+    page = (ROOT / "docs/agents.md").read_text(encoding="utf-8")
+    assert f"| `echo` | `{reply.text}` to `hello`" in page
 
 
 async def test_the_reserved_agent_is_silent_in_groups(
