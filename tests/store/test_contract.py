@@ -383,7 +383,6 @@ async def test_prune_keeps_known_ids_for_a_day(tmp_path: Path) -> None:
         lambda s: s.post("a", [outbound(text="\ud800")]),
         lambda s: s.receive("a", [], {"key": {1, 2}, "other": object()}),
         lambda s: s.finish(1, [outbound(text="\ud800")]),
-        lambda s: s.sent(2, Receipt("\ud800")),
     ],
 )
 async def test_what_can_not_be_encoded_is_refused(journal: Opens, call: Any) -> None:
@@ -395,6 +394,22 @@ async def test_what_can_not_be_encoded_is_refused(journal: Opens, call: Any) -> 
             await call(store)
         assert (caught.value.code, caught.value.final) == ("store_refused", True)
         assert await store.counts("a") == before
+
+
+async def test_words_of_others_are_kept_such_that_they_can_be_read(journal: Opens) -> None:
+    torn, whole = "half \ud800", "half \N{REPLACEMENT CHARACTER}"
+    async with journal() as store:
+        rows = await store.receive("a", [inbound("m1"), inbound("m2")], None, begun={"m1"})
+        await store.release(rows[0].row, torn)
+        await store.bury(rows[1].row, torn)
+        owed = [row.row for row in await store.post("a", [outbound(key) for key in "1234"])]
+        await store.postpone(owed[0], 0.0, torn)
+        await store.hold(owed[1], torn)
+        await store.refuse(owed[2], torn)
+        await store.sent(owed[3], Receipt(torn))
+        inbox, outbox = [await store.entries(box) for box in Box]
+        assert [entry.reason for entry in inbox] == [whole] * 2
+        assert [entry.reason or entry.receipt for entry in outbox] == [whole] * 4
 
 
 # -- cost -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from holdfast.errors import StoreError
+from holdfast.legible import legible
 from holdfast.messages import Gap, Inbound, Outbound, Receipt
 from holdfast.store.protocol import (
     COUNTED,
@@ -131,7 +132,10 @@ class MemoryStore:
         if old is not None and old.state is InboxState.HANDLING:
             attempts = max(0, old.attempts - int(failure is None))
             self.inbox[row] = replace(
-                old, state=InboxState.RECEIVED, attempts=attempts, reason=failure or old.reason
+                old,
+                state=InboxState.RECEIVED,
+                attempts=attempts,
+                reason=legible(failure or old.reason),
             )
 
     async def finish(self, row: int, owed: Sequence[Outbound]) -> list[Owed]:
@@ -146,7 +150,7 @@ class MemoryStore:
         """See `Store.bury`."""
         self._write()
         old = self._received(row, *SETTLED[Box.INBOX])
-        self.inbox[row] = replace(old, state=InboxState.DEAD, reason=reason)
+        self.inbox[row] = replace(old, state=InboxState.DEAD, reason=legible(reason))
         self._settled_at[Box.INBOX, row] = self._clock()
 
     async def post(self, account: str, owed: Sequence[Outbound]) -> list[Owed]:
@@ -188,9 +192,8 @@ class MemoryStore:
 
     async def sent(self, row: int, receipt: Receipt) -> None:
         """See `Store.sent`."""
-        to_json(receipt.id)
         self._owed(row)
-        self._change(row, state=OutboxState.SENT, receipt=receipt.id)
+        self._change(row, state=OutboxState.SENT, receipt=legible(receipt.id))
 
     async def postpone(
         self,
@@ -207,19 +210,19 @@ class MemoryStore:
             row,
             state=OutboxState.SENDING if in_doubt else OutboxState.OWED,
             not_before=not_before,
-            reason=reason,
+            reason=legible(reason),
             maybe_doubled=maybe_doubled or old.maybe_doubled,
         )
 
     async def hold(self, row: int, reason: str) -> None:
         """See `Store.hold`."""
         self._owed(row, *SETTLED[Box.OUTBOX])
-        self._change(row, state=OutboxState.AMBIGUOUS, reason=reason)
+        self._change(row, state=OutboxState.AMBIGUOUS, reason=legible(reason))
 
     async def refuse(self, row: int, reason: str) -> None:
         """See `Store.refuse`."""
         self._owed(row, *SETTLED[Box.OUTBOX])
-        self._change(row, state=OutboxState.DEAD, reason=reason)
+        self._change(row, state=OutboxState.DEAD, reason=legible(reason))
 
     def _change(self, row: int, **changes: Any) -> None:
         self._write()
