@@ -98,8 +98,9 @@ MODES = (
             "the old link ends a minute later": (
                 *WELL,
                 network("hole"),
-                # By whoever opens connections here: the account, or the users of its page.
-                up(SILENCE + SLACK),
+                # By whoever opens connections here: the account, or the users of its page. The
+                # silence, a first wait of a second at most, and a login.
+                up(SILENCE + 1.0 + SLACK),
                 say(),
                 accounted_for(),
                 wait(MINUTE),
