@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from holdfast.agents import Turn
 from holdfast.errors import StoreError
 from holdfast.gateway.gateway import Gateway
 from holdfast.messages import Inbound, Outbound, Receipt, Reply
-from holdfast.store.protocol import Owed, Received
+from holdfast.store.protocol import Owed, Received, Store
 from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Published
 from holdfast.testing import MemoryStore, VirtualTimeLoop
@@ -70,6 +70,18 @@ async def deaf_for(seconds: float) -> None:
             await asyncio.sleep(end - now())
 
 
+@contextlib.asynccontextmanager
+async def up(
+    home: Path, store: Store, kind: type[Puppet] = Puppet
+) -> AsyncIterator[tuple[Gateway, Strings]]:
+    """A gateway whose one account is connected, and the strings of its platform."""
+    strings = Puppet.strings["a"] = Strings()
+    account = parrot("a", "http://puppet.invalid", kind=kind)
+    async with house(home, account, store=store) as gateway:
+        await reach(gateway, "a", Published.CONNECTED)
+        yield gateway, strings
+
+
 async def changed(gateway: Gateway, home: Path, **entry: Any) -> None:
     """Reload with another entry of the account; it is connected afterwards."""
     await gateway.reload(config(home, parrot("a", "http://puppet2.invalid", kind=Puppet, **entry)))
@@ -87,11 +99,8 @@ async def settled(gateway: Gateway, store: SqliteStore) -> None:
 async def test_what_is_being_stored_at_a_reload_is_answered_by_the_new_desk(
     tmp_path: Path, seconds: float
 ) -> None:
-    strings = Puppet.strings["a"] = Strings()
     store = await SqliteStore.open(tmp_path / "journal.db")
-    account = parrot("a", "http://puppet.invalid", kind=Puppet)
-    async with house(tmp_path, account, store=store) as gateway:
-        await reach(gateway, "a", Published.CONNECTED)
+    async with up(tmp_path, store) as (gateway, strings):
         Disk(store).slow(seconds)
         saying = asyncio.create_task(strings.links[-1].deliver(said("one")))
         await asyncio.sleep(0.2)
@@ -107,12 +116,9 @@ async def test_what_is_being_stored_at_a_reload_is_answered_by_the_new_desk(
 async def test_an_attempt_that_a_reload_overtakes_while_it_is_stored_was_not_made(
     tmp_path: Path,
 ) -> None:
-    strings = Puppet.strings["a"] = Strings()
     store = await SqliteStore.open(tmp_path / "journal.db")
-    account = parrot("a", "http://puppet.invalid", kind=Puppet)
     found: list[Received] = []
-    async with house(tmp_path, account, store=store) as gateway:
-        await reach(gateway, "a", Published.CONNECTED)
+    async with up(tmp_path, store) as (gateway, strings):
         unhandled = store.unhandled
 
         async def reading(account: str) -> list[Received]:
@@ -133,11 +139,8 @@ async def test_an_attempt_that_a_reload_overtakes_while_it_is_stored_was_not_mad
 
 
 async def test_an_answer_that_is_being_written_at_a_reload_is_sent_once(tmp_path: Path) -> None:
-    strings = Puppet.strings["a"] = Strings()
     store = await SqliteStore.open(tmp_path / "journal.db")
-    account = parrot("a", "http://puppet.invalid", kind=Puppet)
-    async with house(tmp_path, account, store=store) as gateway:
-        await reach(gateway, "a", Published.CONNECTED)
+    async with up(tmp_path, store) as (gateway, strings):
         disk = Disk(store)
 
         async def agent(message: Inbound, turn: Turn) -> list[Reply]:
@@ -160,11 +163,8 @@ async def patient(message: Inbound, turn: Turn) -> Reply:
 
 
 async def test_an_agent_that_outlives_its_desk_writes_nothing_any_more(tmp_path: Path) -> None:
-    strings = Puppet.strings["a"] = Strings()
     store = await SqliteStore.open(tmp_path / "journal.db")
-    account = parrot("a", "http://puppet.invalid", kind=Puppet)
-    async with house(tmp_path, account, store=store) as gateway:
-        await reach(gateway, "a", Published.CONNECTED)
+    async with up(tmp_path, store) as (gateway, strings):
         ended: list[float] = []
 
         async def deaf(message: Inbound, turn: Turn) -> list[Reply]:
@@ -185,11 +185,8 @@ async def test_an_agent_that_outlives_its_desk_writes_nothing_any_more(tmp_path:
 async def test_an_account_that_is_taken_out_and_put_back_has_one_desk_at_a_time(
     tmp_path: Path,
 ) -> None:
-    strings = Puppet.strings["a"] = Strings()
     store = await SqliteStore.open(tmp_path / "journal.db")
-    account = parrot("a", "http://puppet.invalid", kind=Puppet)
-    async with house(tmp_path, account, store=store) as gateway:
-        await reach(gateway, "a", Published.CONNECTED)
+    async with up(tmp_path, store) as (gateway, strings):
         Disk(store).slow(10.0)
         saying = asyncio.create_task(strings.links[-1].deliver(said("one")))
         await asyncio.sleep(0.2)
@@ -215,11 +212,8 @@ class Deaf(Puppet):
 
 
 async def test_a_send_that_outlives_its_desk_writes_nothing_any_more(tmp_path: Path) -> None:
-    strings = Puppet.strings["a"] = Strings()
     store = await SqliteStore.open(tmp_path / "journal.db")
-    account = parrot("a", "http://puppet.invalid", kind=Deaf)
-    async with house(tmp_path, account, store=store) as gateway:
-        await reach(gateway, "a", Published.CONNECTED)
+    async with up(tmp_path, store, Deaf) as (gateway, strings):
         await strings.links[-1].deliver(said("one"))
         await until(lambda: Deaf.tries)
         strings.fail(GONE)
@@ -269,11 +263,8 @@ class Unreadable(MemoryStore):
 async def test_a_journal_that_can_not_be_read_delays_a_reload(
     tmp_path: Path, question: str, failures: int
 ) -> None:
-    strings = Puppet.strings["a"] = Strings()
     store = Unreadable(question)
-    account = parrot("a", "http://puppet.invalid", kind=Puppet)
-    async with house(tmp_path, account, store=store) as gateway:
-        await reach(gateway, "a", Published.CONNECTED)
+    async with up(tmp_path, store) as (gateway, strings):
         await gateway.pause("a")  # so that an answer waits
         await gateway.desk("a").account.accept((said("one"),), {})
         await until(lambda: gateway.desk("a").sender.depth)
@@ -289,12 +280,9 @@ async def test_a_journal_that_can_not_be_read_delays_a_reload(
 async def test_a_stop_ends_a_reload_that_can_not_read_the_journal(
     tmp_path: Path, question: str
 ) -> None:
-    Puppet.strings["a"] = Strings()
     store = Unreadable(question)
-    account = parrot("a", "http://puppet.invalid", kind=Puppet)
     before = asyncio.all_tasks()
-    async with house(tmp_path, account, store=store) as gateway:
-        await reach(gateway, "a", Published.CONNECTED)
+    async with up(tmp_path, store) as (gateway, _strings):
         store.failures = 1_000_000
         reloading = asyncio.create_task(changed(gateway, tmp_path))
         await asyncio.sleep(600)
@@ -321,11 +309,8 @@ async def test_a_stop_during_a_reload_opens_nothing_any_more(tmp_path: Path) -> 
 
 
 async def test_a_desk_that_could_not_be_opened_is_by_the_next_reload(tmp_path: Path) -> None:
-    Puppet.strings["a"] = Strings()
     store = MemoryStore()
-    account = parrot("a", "http://puppet.invalid", kind=Puppet)
-    async with house(tmp_path, account, store=store) as gateway:
-        await reach(gateway, "a", Published.CONNECTED)
+    async with up(tmp_path, store) as (gateway, _strings):
         owed = store.owed
 
         async def defective(account: str) -> list[Owed]:
