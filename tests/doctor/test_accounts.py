@@ -101,7 +101,7 @@ async def test_one_token_twice_in_the_configuration() -> None:
     async with ward(a=table, b=table) as patients:
         (found,) = accounts.twins(config, patients)
     assert found.verdict is Verdict.FAIL
-    assert found.what == "uses the same credentials as [accounts.a]"
+    assert found.what == "has the same credentials, or the same page, as [accounts.a]"
 
 
 @pytest.mark.parametrize(

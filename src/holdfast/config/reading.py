@@ -319,10 +319,11 @@ def check_identities(identities: Mapping[str, tuple[str, str]], where: str) -> N
     seen: dict[tuple[str, str], str] = {}
     for name, identity in identities.items():
         if identity in seen:
-            problem = f"uses the same credentials as [accounts.{seen[identity]}]"
-            hint = "give each account its own bot, or disable one with enabled = false"
-            if identity[0] == "webchat":  # it has no credentials, only its page
-                problem = f"has the same page as [accounts.{seen[identity]}]"
-                hint = "set another `path` for one of them"
+            other = seen[identity]
+            problem = f"has the same credentials, or the same page, as [accounts.{other}]"
+            hint = (
+                "give each account its own bot (a web chat another `path`), or disable one with "
+                "enabled = false"
+            )
             raise ConfigError(f"{where}: [accounts.{name}]", problem, hint)
         seen[identity] = name
