@@ -61,14 +61,14 @@ CORE = (
     Bug(
         "no generation check",
         "supervision/machine.py",
-        "if isinstance(event, FromConnection) and event.generation != self._open:",
-        "if isinstance(event, FromConnection) and self._open is None:",
+        "if isinstance(event, FromConnection) and event.generation != self._current.generation:",
+        "if isinstance(event, FromConnection) and self._current.generation is None:",
         Cell("server-goodbye-ignored", "notice", "slack", "did not stop within"),
     ),
     Bug(
         "no deadline in LIVE",
         "supervision/machine.py",
-        "return min(self._proof_deadline(), self._stable_deadline())",
+        "return min(self._proof_by(), self._stable_at())",
         "return inf",
     ),
     Bug(
@@ -126,8 +126,14 @@ CORE = (
     Bug(
         "a late clock convicts",
         "supervision/machine.py",
-        "late = now - self._proof_deadline() > self.policy.late_after",
+        "late = self._late(self._proof_by(), now)",
         "late = False",
+    ),
+    Bug(
+        "a clock that is always late is an excuse for ever",
+        "supervision/current.py",
+        "return self._excuses <= EXCUSES",
+        "return True",
     ),
     Bug(
         "a refused resume waits out the ladder",
@@ -144,7 +150,7 @@ CORE = (
     Bug(
         "connected is a flag",
         "supervision/machine.py",
-        "return Published.CONNECTED if now <= self._pulse.dead_at else Published.RETRYING",
+        "return Published.CONNECTED if now <= pulse.dead_at else Published.RETRYING",
         "return Published.CONNECTED",
     ),
     Bug(
@@ -168,8 +174,8 @@ CORE = (
     Bug(
         "no abort behind the close",
         "supervision/machine.py",
-        "            self._aborted = True\n            self._attempt_by",
-        "            self._attempt_by",
+        "            current.aborted = True\n            current.by",
+        "            current.by",
     ),
     Bug(
         "the old connection closes before its successor is ready",

@@ -20,7 +20,7 @@ from holdfast.supervision import (
     Verified,
     Woke,
 )
-from holdfast.supervision.machine import EXCUSES
+from holdfast.supervision.current import EXCUSES
 
 from .driver import Driver, beaten, cause, closed, probed
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from math import inf
 
 from holdfast.supervision.causes import OF_THE_NETWORK, Cause, Kind, Remedy
+from holdfast.supervision.current import Current
 from holdfast.supervision.events import (
     Abandon,
     Abort,
@@ -57,10 +58,6 @@ from holdfast.supervision.view import View
 NEW_ATTEMPT = 1.0
 """Seconds in which an attempt counts as dialled after the news that made somebody kick it."""
 
-EXCUSES = 3
-"""Limits in a row that are put off because our own clock was late or the machine slept. Without a
-bound a dead connection would be kept for ever where every timer is late."""
-
 _UP = frozenset({State.CONNECTING, State.LIVE, State.SUSPECT})
 
 
@@ -82,21 +79,7 @@ class Supervisor:
         self._court = Court(policy)
         self._beside = Overlap(policy)
         self._out: list[Effect] = []
-        # the open connection, if any
-        self._open: int | None = None
-        self._verifying = False
-        self._resuming = False
-        self._touched_at: float | None = None
-        self._heard = False
-        self._ready_at: float | None = None
-        self._pulse: Pulse | None = None
-        self._step = ""
-        self._began_at = 0.0
-        self._attempt_by = 0.0
-        self._step_by = 0.0
-        self._excuses = 0
-        self._ours: Cause | None = None
-        self._aborted = False
+        self._current = Current()
         # waiting
         self._retry_at: float | None = None
         self._before_kick: float | None = None
@@ -116,11 +99,15 @@ class Supervisor:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in what happened at ``now`` (seconds, monotonic); return what to do, in order."""
-        if type(event) is Alive and event.generation == self._open and self.state is State.LIVE:
+        if (
+            type(event) is Alive
+            and event.generation == self._current.generation
+            and self.state is State.LIVE
+        ):
             # One per inbound frame, and it never has an effect: the shortest road.
             self._alive(now)
             return []
-        if isinstance(event, FromConnection) and event.generation != self._open:
+        if isinstance(event, FromConnection) and event.generation != self._current.generation:
             return self._from_beside(event, now)
         self._out = []
         match event:
@@ -171,18 +158,18 @@ class Supervisor:
         """When the current state must have an end, or is to be looked at."""
         match self.state:
             case State.CONNECTING:
-                return min(self._attempt_by, self._step_by)
+                return min(self._current.by, self._current.step_by)
             case State.LIVE | State.SUSPECT:
-                return min(self._proof_deadline(), self._stable_deadline())
+                return min(self._proof_by(), self._stable_at())
             case State.CLOSING:
-                return self._attempt_by
+                return self._current.by
             case _:
                 assert self._retry_at is not None
                 return self._retry_at
 
     def awaits(self, generation: int) -> bool:
         """Whether a `Ready` of this connection would make it the current one."""
-        if generation == self._open:
+        if generation == self._current.generation:
             return self.state is State.CONNECTING
         return generation == self._beside.successor
 
@@ -192,7 +179,7 @@ class Supervisor:
 
     def view(self, now: float) -> View:
         """A reading for status, history, metrics and alerts, computed from dated evidence."""
-        pulse = self._pulse
+        pulse = self._current.pulse
         published = self._publish(now)
         lapsed = pulse is not None and published is not self._published
         return View(
@@ -205,7 +192,7 @@ class Supervisor:
             retry_at=self._retry_at,
             cause=self._cause,
             escalation=self._tally.escalation(self._cause),
-            step=self._step,
+            step=self._current.step,
             suspect=self.state is State.SUSPECT,
             rotating=self._beside.successor is not None,
             flapping=self._tally.flapping,
@@ -259,7 +246,7 @@ class Supervisor:
             self._go(Trigger.KICK, State.BACKOFF, now)
         elif judged or (operator and self.state in (State.LIVE, State.SUSPECT)):
             self._replace(Cause(Kind.RECYCLED, "kicked", "reconnected by the operator"), now)
-        elif self._outage_since is not None and self._began_at < now - NEW_ATTEMPT:
+        elif self._outage_since is not None and self._current.began_at < now - NEW_ATTEMPT:
             # An attempt dialled in the outage would only hang until its limit.
             if self.state is State.CONNECTING:
                 self._replace(Cause(Kind.RECYCLED, "network_back", "the network is back"), now)
@@ -284,14 +271,15 @@ class Supervisor:
         and ends no wait for anything but a network.
         """
         self._slept(slept)
-        excused = slept > 0 and self._excused()
+        current = self._current
+        excused = slept > 0 and current.excused()
         if self.state is State.CONNECTING and excused:
-            self._excuse_attempt(now)
-        elif self._pulse is not None and self.state is not State.CLOSING:
+            current.dialling(self.policy, now)
+        elif current.pulse is not None and self.state is not State.CLOSING:
             if excused:
-                self._pulse.forgive()
+                current.pulse.forgive()
             moves = excused or self.state is State.LIVE
-            self._doubt(now, now + self._pulse.grace if moves else self._attempt_by)
+            self._doubt(now, now + current.pulse.grace if moves else current.by)
         elif self.state is State.BACKOFF and (
             slept > 0 or self._cause is None or self._cause.kind in OF_THE_NETWORK
         ):
@@ -305,8 +293,8 @@ class Supervisor:
             self._last_proof -= seconds
         if self._outage_since is not None:
             self._outage_since -= seconds
-        if self._pulse is not None:
-            self._pulse.last -= seconds
+        if self._current.pulse is not None:
+            self._current.pulse.last -= seconds
 
     # -- what a connection says ---------------------------------------------------------------
 
@@ -316,43 +304,28 @@ class Supervisor:
             self._live(event, Trigger.READY, now)
 
     def _live(self, event: Ready, trigger: Trigger, now: float) -> None:
-        self._ready_at = self._touched_at = self._last_proof = now
-        self._excuses = 0
-        self._pulse = Pulse(
-            now,
-            event.silence or self.policy.silence_limit,
-            event.grace or self.policy.probe_grace,
-            event.beat,
-        )
+        silence = event.silence or self.policy.silence_limit
+        grace = event.grace or self.policy.probe_grace
+        self._current.lives(Pulse(now, silence, grace, event.beat), now)
+        self._last_proof = now
         self._resumable = event.resumable
         self._court.well()
         self._before_kick = None
-        self._step = ""
         self._go(trigger, State.LIVE, now)
 
     def _stepped(self, name: str, limit: float | None, now: float) -> None:
         if self.state is State.CONNECTING:
-            self._touch(now)
-            self._step = name
-            self._step_by = now + (limit or self.policy.step_timeout)
-
-    def _touch(self, now: float) -> None:
-        if self._touched_at is None:
-            self._touched_at = now
+            self._current.stepped(name, now + (limit or self.policy.step_timeout), now)
 
     def _alive(self, now: float) -> None:
-        self._touch(now)
-        self._heard = True
+        self._current.alive(now)
         self._last_proof = now
-        self._excuses = 0
-        if self._pulse is not None:
-            self._pulse.alive(now)
         if self.state is State.SUSPECT:
             self._go(Trigger.PROOF, State.LIVE, now)
 
     def _refused(self, cause: Cause, now: float) -> None:
         """The connection may outlive its credentials by hours: give it up, and ask."""
-        if self._pulse is None or self.state is State.CLOSING or cause.retryable:
+        if self._current.pulse is None or self.state is State.CLOSING or cause.retryable:
             return
         if self._refused_at is not None and now - self._refused_at < self.policy.verify_first:
             return  # they have just been found good: nothing new is known
@@ -360,25 +333,26 @@ class Supervisor:
         self._give_up(cause, now)
 
     def _beat_acked(self, now: float) -> None:
-        if self._pulse is not None:
-            self._pulse.ack(now)
+        if self._current.pulse is not None:
+            self._current.pulse.ack(now)
         self._alive(now)
 
     def _beat_failed(self, cause: Cause, now: float) -> None:
-        if self._pulse is None:
+        pulse = self._current.pulse
+        if pulse is None:
             return
         self._heed(cause, now)
         if not cause.retryable:
             self._give_up(cause, now)
             return
-        self._pulse.beat_failed()
-        self._judge_beats(now, f"last: {cause.message or cause.code}")
+        pulse.beat_failed()
+        self._judge_beats(pulse, now, f"last: {cause.message or cause.code}")
 
     def _verified(self, now: float) -> None:
         """The credentials are good after all, or again: nothing is left to wait for."""
-        if not self._verifying:
+        if not self._current.verifying:
             return
-        self._drop_connection()
+        self._current = Current()
         self._court.cleared()
         self._retry_at = self._earliest(now, now)
         self._go(Trigger.VERIFIED, State.BACKOFF, now)
@@ -387,7 +361,7 @@ class Supervisor:
 
     def _going_away(self, now: float) -> None:
         """The peer announced the end of this connection: dial its successor, if there is room."""
-        if self._pulse is None or self._beside.successor is not None:
+        if self._current.pulse is None or self._beside.successor is not None:
             return
         if self._pace.earliest(now, now, fresh=True) > now or not self._pace.recycle(now):
             return
@@ -419,33 +393,32 @@ class Supervisor:
         return self._out
 
     def _beside_ended(self, now: float, *, successor: bool) -> None:
-        if self.state is State.CLOSING and self._open is None and not self._beside:
+        if self.state is State.CLOSING and self._current.generation is None and not self._beside:
             self._rest(now)
         elif successor:
             self._tell(Trigger.ROTATE, now)
 
     def _succeeded(self, event: Ready, now: float) -> None:
         """The successor is ready; the connection before it goes on, or goes on being closed."""
-        assert self._open is not None
+        former, self._current = self._current, Current(event.generation, began_at=now)
+        assert former.generation is not None
         self._beside.takes_over()
         if self.state is State.CLOSING:
-            self._beside.leave(self._open, self._attempt_by, aborted=self._aborted)
+            self._beside.leave(former.generation, former.by, aborted=former.aborted)
         else:
-            self._beside.drain(self._open, now)
-        self._open, self._began_at, self._ours = event.generation, now, None
+            self._beside.drain(former.generation, now)
         self._live(event, Trigger.ROTATED, now)
 
     def _take_over(self, successor: int, now: float) -> None:
         """The connection ended before its successor was ready: that one is now the attempt."""
-        self._open, self._resuming = successor, False
-        self._attempt_by = self._beside.takes_over()
-        self._began_at, self._step_by = now, now + self.policy.step_timeout
-        self._excuses = 0
+        self._current = Current(successor, began_at=now)
+        self._current.dialling(self.policy, now)
+        self._current.by = self._beside.takes_over()
         self._go(Trigger.ENDED, State.CONNECTING, now)
 
     def _rest(self, now: float) -> None:
         """Everything has ended: stopped, or, if that is no longer wanted, on to the next try."""
-        self._drop_connection()
+        self._current = Current()
         if not self._wanted:
             self._halt(now)
             return
@@ -460,10 +433,10 @@ class Supervisor:
         if self.state is State.STOPPED or now < (deadline := self._deadline()):
             return
         match self.state:
-            case State.CONNECTING if now - deadline > self.policy.late_after and self._excused():
-                self._excuse_attempt(now)
+            case State.CONNECTING if self._late(deadline, now):
+                self._current.dialling(self.policy, now)
             case State.CONNECTING:
-                self._give_up(self._overdue(), now)
+                self._give_up(self._current.overdue(self.policy.label), now)
             case State.LIVE | State.SUSPECT:
                 self._tick_life(now)
             case State.CLOSING:
@@ -473,76 +446,62 @@ class Supervisor:
             case _:
                 pass  # BACKOFF: handle() begins the attempt
 
-    def _overdue(self) -> Cause:
-        step = self._step or "connect"
-        code = f"{self.policy.label}_{step.replace(' ', '_')}_timeout"
-        return Cause(Kind.TIMEOUT, code, f"no answer in step {step!r}", step=step)
+    def _late(self, deadline: float, now: float) -> bool:
+        """Whether our own clock was late, and that may count as an excuse once more."""
+        return now - deadline > self.policy.late_after and self._current.excused()
 
-    def _proof_deadline(self) -> float:
-        """When the peer must have proved itself, or a heartbeat is due."""
-        pulse = self._pulse
-        assert pulse is not None
-        due = pulse.idle_at if self.state is State.LIVE else self._attempt_by
-        return due if pulse.next_beat is None else min(due, pulse.next_beat)
+    def _proof_by(self) -> float:
+        return self._current.proof_by(doubted=self.state is State.SUSPECT)
 
-    def _stable_deadline(self) -> float:
+    def _stable_at(self) -> float:
         """When the run counts as stable; a run in doubt never does."""
-        if self._ready_at is None or self.state is not State.LIVE:
+        ready_at = self._current.ready_at
+        if ready_at is None or self.state is not State.LIVE:
             return inf
-        return self._ready_at + self.policy.stable_after
+        return ready_at + self.policy.stable_after
 
     def _tick_life(self, now: float) -> None:
-        pulse = self._pulse
+        generation, pulse = self._current.generation, self._current.pulse
+        assert generation is not None
         assert pulse is not None
-        late = now - self._proof_deadline() > self.policy.late_after and self._excused()
+        late = self._late(self._proof_by(), now)
         if late:
             pulse.forgive()
-        elif now >= self._stable_deadline():
+        elif now >= self._stable_at():
             self._stable(now)
         if pulse.next_beat is not None and now >= pulse.next_beat:
-            assert self._open is not None
             pulse.beat(now)
-            if self._judge_beats(now, "sent, but not acknowledged"):
+            if self._judge_beats(pulse, now, "sent, but not acknowledged"):
                 return
-            self._out.append(Beat(self._open))
+            self._out.append(Beat(generation))
         if late:
             self._doubt(now, now + pulse.grace)
         elif self.state is State.LIVE and now >= pulse.idle_at:
             self._doubt(now, pulse.dead_at)
-        elif self.state is State.SUSPECT and now >= self._attempt_by:
+        elif self.state is State.SUSPECT and now >= self._current.by:
             silence = f"nothing received for {now - pulse.last:.0f} s, probe included"
             self._give_up_silent("silent", silence, now)
 
-    def _judge_beats(self, now: float, detail: str) -> bool:
-        assert self._pulse is not None
-        if self._pulse.missed < self.policy.beat_misses:
+    def _judge_beats(self, pulse: Pulse, now: float, detail: str) -> bool:
+        if pulse.missed < self.policy.beat_misses:
             return False
-        missed = f"{self._pulse.missed} heartbeats in a row failed ({detail})"
+        missed = f"{pulse.missed} heartbeats in a row failed ({detail})"
         self._give_up_silent("heartbeat_unacked", missed, now)
         return True
 
     def _doubt(self, now: float, until: float) -> None:
         """Ask for proof; without it the connection is given up at ``until``."""
-        assert self._open is not None
-        self._attempt_by = until
-        self._out.append(Probe(self._open))
+        assert self._current.generation is not None
+        self._current.by = until
+        self._out.append(Probe(self._current.generation))
         if self.state is State.LIVE:
             self._go(Trigger.DOUBT, State.SUSPECT, now)
         else:
             self._tell(Trigger.DOUBT, now)
 
-    def _excused(self) -> bool:
-        """Whether a limit may be put off once more for a fault of our own."""
-        self._excuses += 1
-        return self._excuses <= EXCUSES
-
-    def _excuse_attempt(self, now: float) -> None:
-        self._attempt_by = now + self.policy.attempt_timeout
-        self._step_by = now + self.policy.step_timeout
-
     def _stable(self, now: float) -> None:
         """A stable run: the only thing that resets counters."""
-        self._ready_at = None
+        self._current.ready_at = None
         self._tally.reset()
         self._court.stable()
         self._outage_since = None
@@ -563,17 +522,17 @@ class Supervisor:
         if self.state in _UP:
             self._close(Trigger.REPLACE, cause, now)
         elif self.state is State.CLOSING:
-            self._ours = cause
+            self._current.ours = cause
             self._tell(Trigger.REPLACE, now)
 
     def _close(self, trigger: Trigger, cause: Cause, now: float) -> None:
-        assert self._open is not None
+        current = self._current
+        assert current.generation is not None
         if trigger is not Trigger.GIVE_UP:  # a successor may save what is given up
             self._out += self._beside.close(now)
-        self._ours = self._cause = cause
-        self._attempt_by = now + self.policy.close_timeout
-        self._aborted = False
-        self._out.append(Close(self._open))
+        current.ours = self._cause = cause
+        current.by = now + self.policy.close_timeout
+        self._out.append(Close(current.generation))
         self._go(trigger, State.CLOSING, now)
 
     def _tick_beside(self, now: float) -> None:
@@ -584,41 +543,36 @@ class Supervisor:
             self._beside_ended(now, successor=False)
 
     def _tick_closing(self, now: float) -> None:
-        assert self._open is not None
-        if not self._aborted:
-            self._aborted = True
-            self._attempt_by = now + self.policy.abort_timeout
-            self._out.append(Abort(self._open))
+        current = self._current
+        assert current.generation is not None
+        if not current.aborted:
+            current.aborted = True
+            current.by = now + self.policy.abort_timeout
+            self._out.append(Abort(current.generation))
             return
         self._abandoned += 1
-        self._out.append(Abandon(self._open))
+        self._out.append(Abandon(current.generation))
         self._ended(Cause(Kind.LOCAL, "abandoned", "the connection ignored its abort"), now)
-
-    def _drop_connection(self) -> None:
-        self._open = self._pulse = self._ours = None
-        self._ready_at = self._touched_at = None
-        self._heard = self._verifying = False
-        self._step = ""
 
     # -- after the end ------------------------------------------------------------------------
 
     def _ended(self, told: Cause, now: float) -> None:
-        cause = self._ours or told
-        planned = self._ours is not None and self._ours.kind is Kind.RECYCLED
-        verifying = self._verifying
-        was_live = self._pulse is not None
+        gone, self._current = self._current, Current()
+        cause = gone.ours or told
+        planned = gone.ours is not None and gone.ours.kind is Kind.RECYCLED
+        was_live = gone.pulse is not None
         # The platform answered, and refused no more than the old session: log in afresh at once.
-        session_refused = self._resuming and not was_live and cause.kind is Kind.SESSION
-        quick = not (verifying or session_refused) and self._tally.lived(
-            self._touched_at, now, cause.kind, was_live=was_live, planned=planned
+        session_refused = gone.resuming and not was_live and cause.kind is Kind.SESSION
+        quick = not (gone.verifying or session_refused) and self._tally.lived(
+            gone.touched_at, now, cause.kind, was_live=was_live, planned=planned
         )
         at_once = session_refused and not self._tally.flapping
         at_once |= cause.rule.remedy is Remedy.RECONNECT and not quick
         self._heed(told, now)
         fruitless = was_live and self._tally.flapping  # continued, and each time ended at once
-        if told.kind is Kind.SESSION or fruitless or (not planned and self._resume_failed(cause)):
+        resume_failed = not planned and self._resume_failed(gone, cause)
+        if told.kind is Kind.SESSION or fruitless or resume_failed:
             self._resumable, self._resume_failures = False, 0
-        self._drop_connection()
         if not self._wanted:
             self._halt(now)
             return
@@ -632,7 +586,7 @@ class Supervisor:
         if planned:
             self._retry_at = self._earliest(now, now)
         elif cause.rule.remedy is Remedy.PERSON:
-            if self._court.convicts(cause, now, verified=verifying):
+            if self._court.convicts(cause, now, verified=gone.verifying):
                 self._block(cause, now)
                 return
             self._schedule(cause, now)
@@ -652,11 +606,11 @@ class Supervisor:
         if cause.retry_after is not None:
             self._pace.server_wait(now, cause.retry_after)
 
-    def _resume_failed(self, cause: Cause) -> bool:
+    def _resume_failed(self, gone: Current, cause: Cause) -> bool:
         """Count attempts to resume that the peer did not answer well; whether they are enough."""
-        if self._resuming and self._pulse is None and self._touched_at is not None:
+        if gone.resuming and gone.pulse is None and gone.touched_at is not None:
             # A network that is down says nothing about the session; a peer that falls mute does.
-            mute = cause.kind is Kind.TIMEOUT and self._heard
+            mute = cause.kind is Kind.TIMEOUT and gone.heard
             self._resume_failures += mute or cause.kind not in NO_LIFE
         return self._resume_failures >= self.policy.resume_tries
 
@@ -677,7 +631,6 @@ class Supervisor:
     def _halt(self, now: float) -> None:
         if self._beside:
             self._out += self._beside.close(now)
-            self._attempt_by = inf  # the deadlines are those of the connections beside
             if self.state is not State.CLOSING:
                 self._go(Trigger.STOP, State.CLOSING, now)
             return
@@ -692,15 +645,13 @@ class Supervisor:
 
     def _begin(self, now: float) -> None:
         self.generation += 1
-        self._open = self.generation
-        self._verifying = self._court.verify
-        self._resuming = self._resumable and not self._verifying
-        self._began_at, self._excuses = now, 0
-        self._excuse_attempt(now)
-        self._step_by = self._attempt_by
+        verify = self._court.verify
+        resume = self._resumable and not verify
+        by = now + self.policy.attempt_timeout
+        self._current = Current(self.generation, verify, resume, began_at=now, by=by)
         self._retry_at = None
         self._pace.opened(now)
-        self._out.append(Open(self._open, resume=self._resuming, verify=self._verifying))
+        self._out.append(Open(self.generation, resume=resume, verify=verify))
         self._go(Trigger.DUE, State.CONNECTING, now)
 
     def _earliest(self, wish: float, now: float) -> float:
@@ -726,7 +677,8 @@ class Supervisor:
             return Published.STOPPING
         if self._court.verdict is not None:
             return Published.FATAL
-        if self._pulse is not None and self.state is not State.CLOSING:
+        pulse = self._current.pulse
+        if pulse is not None and self.state is not State.CLOSING:
             # Computed from dated evidence: past its limit nobody is told "connected".
-            return Published.CONNECTED if now <= self._pulse.dead_at else Published.RETRYING
+            return Published.CONNECTED if now <= pulse.dead_at else Published.RETRYING
         return Published.CONNECTING if self._outage_since is None else Published.RETRYING
