@@ -7,16 +7,27 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from holdfast.adapter import Traits
+from holdfast.adapter import Outcome, SendFailed, Traits
 from holdfast.agents import Agent, Turn
 from holdfast.gateway.lanes import Lanes, Limits
 from holdfast.gateway.sender import Sender
 from holdfast.messages import Inbound, Outbound, Receipt, Reply
+from holdfast.supervision import Cause, Kind
 from holdfast.testing import MemoryStore
 from tests.gateway.parrot import Parrot, ParrotSettings
 from tests.gateway.tools import now
 
 Sending = Callable[[Outbound], Awaitable[Receipt]]
+
+
+def failed(outcome: Outcome, retry_after: float | None = None) -> SendFailed:
+    """A failed send."""
+    return SendFailed(outcome, Cause(Kind.THROTTLED, outcome.name, retry_after=retry_after))
+
+
+def message(id: str, chat: str = "c") -> Inbound:
+    """What somebody said."""
+    return Inbound(id=id, chat=chat, sender="u", text=id)
 
 
 class Mouth(Parrot):
