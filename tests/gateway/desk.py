@@ -82,6 +82,7 @@ class Table:
     """Unix seconds at the loop's zero; a test may set the clock by it."""
 
     def __post_init__(self) -> None:
+        self.store._clock = lambda: self.wall + now()
         self.sender = Sender(
             self.account,
             self.mouth,

@@ -212,7 +212,6 @@ async def test_a_doubt_outlives_the_process(
 ) -> None:
     """It died in the middle of a try, or stopped between a lost answer and the repetition."""
     before = Table(mouth=Mouth(idempotent=WINDOW), ambiguous="hold")
-    before.store._clock = lambda: before.wall + now()
     (owed,) = await before.store.post("bot", [Outbound(key="k", chat="c", text="a")])
     if died:
         await before.store.sending(owed.row)

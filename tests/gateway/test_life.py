@@ -14,9 +14,9 @@ import pytest
 
 from holdfast.adapter import AdapterError, Continuity, Link
 from holdfast.errors import StoreError
-from holdfast.gateway.account import GAP_LEAD
+from holdfast.gateway.account import GAP_LEAD, UNKEPT
 from holdfast.lab.faults.relay import Relay
-from holdfast.messages import Inbound
+from holdfast.messages import Gap, Inbound
 from holdfast.store.protocol import Received
 from holdfast.supervision import Cause, Kind, Published, State
 from holdfast.testing import MemoryStore
@@ -261,6 +261,68 @@ async def test_a_gap_begins_before_the_first_message_that_could_not_be_stored() 
         await alive(bot, 2)
     (gap,) = await store.gaps("bot")
     assert said - 10 < gap.since < said < gap.until
+
+
+class Forgetful(MemoryStore):
+    """A journal that takes no gaps for a while."""
+
+    full = False
+
+    async def add_gap(self, account: str, gap: Gap) -> None:
+        """See `Store.add_gap`."""
+        if self.full:
+            raise StoreError("store_full", "the disk is full")
+        await super().add_gap(account, gap)
+
+
+async def test_gaps_that_can_not_be_stored_are_stored_later() -> None:
+    store = Forgetful()
+    told: list[Gap | None] = []
+    async with Aviary() as aviary, running(Parrot, aviary.config, store=store) as bot:
+        await bot.connected()
+        store.full = True
+        for generation in (2, 3):
+            await aviary.talks[-1].close()
+            await alive(bot, generation)
+            told.append(bot.account.last_gap)
+        await asyncio.sleep(300)
+        assert await store.gaps("bot") == []
+        store.full = False
+        await asyncio.sleep(3)
+        assert await store.gaps("bot") == told
+
+
+async def test_many_gaps_that_can_not_be_stored_are_told_as_one() -> None:
+    store = Forgetful()
+    store.full = True
+    async with Aviary() as aviary, running(Parrot, aviary.config, store=store) as bot:
+        await bot.connected()
+        for n in range(3 * UNKEPT):
+            bot.account.missed("a test", bot.account.clock() - n)
+        store.full = False
+        await asyncio.sleep(3)
+    gaps = await store.gaps("bot", limit=10 * UNKEPT)
+    assert len(gaps) == UNKEPT
+    assert gaps[-1].since < gaps[0].since - 2 * UNKEPT
+
+
+async def test_a_gap_that_was_never_stored_is_found_again_by_the_next_process() -> None:
+    store = Forgetful()
+    async with Aviary() as aviary:
+        async with running(Parrot, aviary.config, store=store) as bot:
+            await bot.connected()
+            store.full = True
+            await aviary.talks[-1].close()
+            await alive(bot, 2)
+            lost = bot.account.last_gap
+            await asyncio.sleep(3_600)
+        store.full = False
+        async with running(Parrot, aviary.config, store=store) as bot:
+            await bot.connected()
+    assert lost is not None
+    (gap,) = await store.gaps("bot")
+    assert gap.since == pytest.approx(lost.since)
+    assert gap.until > lost.until
 
 
 class Crash(MemoryStore):

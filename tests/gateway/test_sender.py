@@ -161,6 +161,24 @@ async def test_a_wall_clock_that_is_set_back_prolongs_no_wait() -> None:
     await table.close()
 
 
+async def test_a_wall_clock_that_was_ahead_holds_nothing_up_after_a_restart() -> None:
+    table = Table()
+    table.wall += 30 * 86_400
+    table.sender.connected(True)
+    table.mouth.script = [failed(Outcome.NOT_SENT)] * 3
+    await table.owe("a", "b")
+    await asyncio.sleep(2)
+    await table.close()
+    again = Table(store=table.store)  # it is put right meanwhile
+    again.sender.connected(True)
+    began = now()
+    await again.recover()
+    await again.quiet()
+    assert again.mouth.texts() == ["a", "b"]
+    assert now() - began < 1
+    await again.close()
+
+
 async def test_a_send_that_hangs_is_ended_and_its_chat_goes_on() -> None:
     async def hang(message: Outbound) -> Receipt:
         await asyncio.Event().wait()

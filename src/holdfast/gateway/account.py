@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from holdfast.gateway.connection import Connection
 from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.net import HttpClient, Net
 from holdfast.gateway.shell import Shell
+from holdfast.gateway.stored import stored
 from holdfast.legible import legible
 from holdfast.messages import Gap, Inbound
 from holdfast.store.protocol import InboxState, Received, Store
@@ -43,6 +45,9 @@ TRACEBACKS = 20
 GAP_LEAD = 5.0
 """Seconds by which a gap begins before the last proof of life: what was said then may have been on
 its way, and clocks differ."""
+
+UNKEPT = 100
+"""Gaps that wait for the journal; with more, the newest are told as one."""
 
 SAMPLE = 200
 """Bytes kept of a message that could not be understood."""
@@ -138,6 +143,8 @@ class Account(Shell):
         """Unix seconds since which the last connection has lived without delivering."""
         self._unstored_since: float | None = None
         """Unix seconds of the first message of the last connection that could not be stored."""
+        self._unkept: deque[Gap] = deque()
+        """Gaps that the journal does not have yet, oldest first."""
         self._wanted = False
         self._remembered_at = float("-inf")
         self._background: set[asyncio.Task[None]] = set()
@@ -319,7 +326,20 @@ class Account(Shell):
         log.warning(
             "gap account=%s since=%.3f until=%.3f reason=%r", self.name, since, gap.until, reason
         )
-        self._spawn(self._store.add_gap(self.name, gap), "gap")
+        self._keep(gap)
+
+    def _keep(self, gap: Gap) -> None:
+        if len(self._unkept) == UNKEPT:
+            since = min(self._unkept.pop().since, gap.since)
+            gap = Gap(since=since, until=gap.until, reason=gap.reason)
+        self._unkept.append(gap)
+        if len(self._unkept) == 1:
+            self._spawn(self._keep_all(), "gap")
+
+    async def _keep_all(self) -> None:
+        while self._unkept:
+            await stored(self.name, self._store.add_gap, self.name, self._unkept[0])
+            self._unkept.popleft()
 
     def deaf(self, since: float) -> None:
         """What a connection received after this moment proves that it lived, and no more."""
@@ -361,6 +381,13 @@ class Account(Shell):
         bounds = (self.wall(proof), self._deaf_since, self._unstored_since)
         return min(bound for bound in bounds if bound is not None)
 
+    def _proof_kept(self) -> float | None:
+        """The proof of life for the next process: what the journal has no gap for is not over."""
+        proof = self._last_proof()
+        if proof is None or not self._unkept:
+            return proof
+        return min(proof, *(gap.since + GAP_LEAD for gap in self._unkept))
+
     # -- memory over restarts -----------------------------------------------------------------
 
     async def _recall(self) -> Memory | None:
@@ -392,7 +419,7 @@ class Account(Shell):
             memory.wait,
             memory.fresh_ages,
             memory.resumable,
-            self._last_proof(),
+            self._proof_kept(),
         )
         try:
             await self._store.remember(self.name, "supervision", msgspec.msgpack.encode(value))

@@ -210,7 +210,7 @@ class Sender:
         failures = 0
         loop = asyncio.get_running_loop()
         # Waits run on the loop's clock: a wall clock that is set back must not prolong them.
-        ready_at, binding = loop.time() + row.not_before - self._clock(), True
+        ready_at, binding = loop.time() + self._wait_left(row), True
         doubt = self._left_in_doubt(row)
         unknowns = row.attempts if row.maybe_doubled else int(doubt is not None)
         tries, failed_at = 0, 0.0  # of unknown fate, in this process
@@ -259,6 +259,11 @@ class Sender:
                 return  # the message is another desk's, which has found it in the middle of a try
             await stored(self._account, self._accepted, row, receipt)
             return
+
+    def _wait_left(self, row: Owed) -> float:
+        """Seconds that a former try has to wait for; what a clock noted that was ahead is void."""
+        now = self._clock()
+        return row.not_before - now if row.created_at <= now else 0.0
 
     def _left_in_doubt(self, row: Owed) -> Doubt | None:
         """Found on its way: a former process ended before it knew whether a try had arrived.
