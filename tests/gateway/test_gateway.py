@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from holdfast.errors import ConfigError
 from holdfast.gateway.gateway import Gateway, UnknownAccount
 from holdfast.lab.faults.backlog import FullBacklog
 from holdfast.messages import Inbound, Outbound, Receipt
+from holdfast.store.protocol import Owed
 from holdfast.supervision import Cause, Kind, Published, State
 from holdfast.testing import MemoryStore
 from tests.gateway.house import config, house, parrot, reach
@@ -265,6 +267,23 @@ async def test_a_changed_account_stays_paused_over_its_reload(tmp_path: Path) ->
         await asyncio.sleep(60)
         assert gateway.status().accounts["a"].paused
         assert aviary.open == 0
+
+
+async def test_what_is_posted_is_sent_whoever_gives_up_waiting(tmp_path: Path) -> None:
+    class Slow(MemoryStore):
+        async def post(self, account: str, messages: Sequence[Outbound]) -> list[Owed]:
+            owed = await super().post(account, messages)
+            await asyncio.sleep(5)
+            return owed
+
+    async with Aviary() as aviary:
+        async with house(tmp_path, parrot("a", aviary.url), store=Slow()) as gateway:
+            await reach(gateway, "a", Published.CONNECTED)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await gateway.post("a", [Outbound(key="k", chat="c", text="hello")])
+            await asyncio.sleep(10)
+            assert [told["text"] for told in aviary.sent] == ["hello"]
 
 
 async def test_a_kick_ends_a_wait(tmp_path: Path) -> None:

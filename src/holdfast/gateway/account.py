@@ -25,6 +25,7 @@ from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.net import HttpClient, Net
 from holdfast.gateway.shell import Shell
 from holdfast.gateway.stored import stored
+from holdfast.gateway.whole import Running, whole
 from holdfast.legible import legible
 from holdfast.messages import Gap, Inbound
 from holdfast.store.protocol import InboxState, Received, Store
@@ -148,7 +149,7 @@ class Account(Shell):
         self._wanted = False
         self._remembered_at = float("-inf")
         self._background: set[asyncio.Task[None]] = set()
-        self._intakes: set[asyncio.Task[None]] = set()
+        self._intakes: Running = set()
         self._tracebacks: set[str] = set()
 
     # -- what people want ---------------------------------------------------------------------
@@ -227,11 +228,7 @@ class Account(Shell):
         A cancelled caller learns nothing, but what its call has stored is handled all the same:
         the platform's redelivery would be dropped as a duplicate.
         """
-        intake = asyncio.create_task(self._take_in(messages, cursor), name=f"{self.name} intake")
-        self._intakes.add(intake)
-        intake.add_done_callback(self._intakes.discard)
-        intake.add_done_callback(_look)
-        await asyncio.shield(intake)
+        await whole(self._take_in(messages, cursor), f"{self.name} intake", self._intakes)
 
     async def _take_in(self, messages: tuple[Inbound, ...], cursor: Mapping[str, Any]) -> None:
         began = self.clock()
@@ -446,9 +443,3 @@ class Account(Shell):
             await work
         except StoreError as error:
             log.warning("%s not stored account=%s error=%s", what, self.name, error)
-
-
-def _look(task: asyncio.Task[None]) -> None:
-    """Its caller may have been cancelled; nobody else would look at the failure."""
-    if not task.cancelled():
-        task.exception()

@@ -33,6 +33,7 @@ from holdfast.gateway.reachability import Reachability
 from holdfast.gateway.sender import Sender
 from holdfast.gateway.stored import stored
 from holdfast.gateway.watchdog import LoopWatchdog, SuspendDetector
+from holdfast.gateway.whole import Running, whole
 from holdfast.messages import Outbound
 from holdfast.observe.ledger import Ledger
 from holdfast.observe.metrics import Reading
@@ -112,7 +113,7 @@ class Gateway:
         self._claims = claims
         self._suspend = suspend or SuspendDetector()
         self._pulse: asyncio.Task[None] | None = None
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: Running = set()
         self._reloading = asyncio.Lock()
         self._stopping = False
 
@@ -236,6 +237,9 @@ class Gateway:
 
     async def pause(self, name: str) -> None:
         """Stop the account's connection, also over restarts; its replies wait."""
+        await whole(self._pause(name), "pause", self._background)
+
+    async def _pause(self, name: str) -> None:
         async with self._reloading:  # else another desk may be the account's by then
             desk = self.desk(name)
             await self.store.remember(name, "paused", b"1")
@@ -244,6 +248,9 @@ class Gateway:
 
     async def resume(self, name: str) -> None:
         """Undo `pause`."""
+        await whole(self._resume(name), "resume", self._background)
+
+    async def _resume(self, name: str) -> None:
         async with self._reloading:
             desk = self.desk(name)
             await self.store.remember(name, "paused", b"")
@@ -253,8 +260,12 @@ class Gateway:
     async def retry(self, box: Box, row: int) -> Entry:
         """Give a message that waits for a person to its desk once more; see `Store.retry`.
 
-        Raises UnknownAccount, and then nothing was changed.
+        Raises UnknownAccount, and then nothing was changed. A cancelled caller learns nothing; it
+        is done all the same, as with `post`, `pause` and `resume`.
         """
+        return await whole(self._retry(box, row), "retry", self._background)
+
+    async def _retry(self, box: Box, row: int) -> Entry:
         async with self._reloading:  # a desk that is opened meanwhile would take it up as well
             found = await self.store.entry(box, row)
             if found is not None:
@@ -278,6 +289,9 @@ class Gateway:
         A key that is known is owed once: whoever posts it again gets its row as it stands. Raises
         UnknownAccount.
         """
+        return await whole(self._post(name, messages), "post", self._background)
+
+    async def _post(self, name: str, messages: Sequence[Outbound]) -> list[Owed]:
         async with self._reloading:
             desk = self.desk(name)
             owed = await self.store.post(name, messages)
