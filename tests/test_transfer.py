@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.adapter import HttpReply, Outcome, SendFailed, outcome_of
+from holdfast.adapter import HttpReply, Outcome, SendFailed, http_cause, outcome_of
 from holdfast.transfer import content_of, may_see_token, of_upload
 
 API, HOSTS = "https://api.example.org/v1", (".example.com",)
@@ -71,6 +71,8 @@ def test_an_upload_is_never_in_doubt() -> None:
         (500, "application/json", Outcome.UNKNOWN),
         (429, "application/json", Outcome.NOT_SENT),
         (403, "text/html; charset=utf-8", Outcome.NOT_SENT),
+        (413, "text/html", Outcome.REFUSED),
+        (302, "", Outcome.NOT_SENT),
         (400, "application/json", Outcome.REFUSED),
         (400, "", Outcome.REFUSED),
     ],
@@ -79,3 +81,10 @@ def test_what_a_plain_refusal_means_for_a_message(status: int, mime: str, outcom
     reply = HttpReply(status, {"content-type": mime} if mime else {}, b"")
     assert outcome_of(reply) is outcome
     assert reply.is_html is ("html" in mime)
+
+
+@pytest.mark.parametrize("mime", ["text/html", "application/json"])
+def test_what_is_too_large_says_so_and_what_to_do(mime: str) -> None:
+    cause = http_cause(HttpReply(413, {"content-type": mime}, b""), "matrix")
+    assert (cause.code, "too large" in cause.message) == ("matrix_http_413", True)
+    assert "client_max_body_size" in cause.hint

@@ -570,6 +570,14 @@ def http_cause(reply: HttpReply, label: str) -> Cause:
     429 waits, 5xx and HTML pages pass by themselves; anything else is the peer's breach.
     """
     match reply.status:
+        case 413:
+            return Cause(
+                Kind.PROTOCOL,
+                f"{label}_http_413",
+                f"too large for the platform, or for a proxy before it ({reply.summary})",
+                "Send something smaller, or raise the limit of your proxy (nginx: "
+                "client_max_body_size); then `holdfast dead retry`.",
+            )
         case 429:
             return Cause(
                 Kind.THROTTLED,
@@ -603,4 +611,8 @@ def outcome_of(reply: HttpReply) -> Outcome:
     """
     if reply.status >= 500:
         return Outcome.UNKNOWN  # a proxy's 502 may hide a delivered message
-    return Outcome.NOT_SENT if reply.status == 429 or reply.is_html else Outcome.REFUSED
+    if reply.status == 413:
+        return Outcome.REFUSED  # a proxy's limit of size is as good as the platform's
+    # Neither a redirection nor a web page is the platform's own word.
+    passing = reply.status == 429 or reply.is_html or 300 <= reply.status < 400
+    return Outcome.NOT_SENT if passing else Outcome.REFUSED

@@ -193,6 +193,14 @@ def test_a_success_that_can_not_be_read_is_a_documented_error() -> None:
         rules.refusal_of(reply(200, b"[]"))
 
 
+def test_a_file_too_large_for_a_proxy_is_refused() -> None:
+    page = reply(413, b"<html>", "text/html")
+    refusal = rules.refusal_of(page)
+    assert refusal is not None
+    outcome, cause = rules.failure(page, refusal, "the upload")
+    assert (outcome, cause.code) == (Outcome.REFUSED, "feishu_http_413")
+
+
 def test_a_stranger_to_the_error_table_passes_by_itself() -> None:
     odd = rules.refusal_of(reply(200, b'{"code": 424242, "msg": "?"}'))
     assert odd is not None

@@ -506,6 +506,7 @@ async def test_the_declared_limit_fits_an_event_even_as_an_edit() -> None:
         (403, b'{"errcode":"M_FORBIDDEN"}', "matrix_forbidden", Outcome.REFUSED),
         (429, b"slow down", "matrix_rate_limited", Outcome.NOT_SENT),
         (403, b"<html>blocked</html>", "matrix_http_403", Outcome.UNKNOWN),
+        (413, b"<html>Request Entity Too Large</html>", "matrix_http_413", Outcome.REFUSED),
         (500, b'{"errcode":"M_UNKNOWN"}', "matrix_network_error", Outcome.UNKNOWN),
     ],
 )

@@ -263,7 +263,7 @@ async def test_a_file_that_is_gone_is_refused() -> None:
 @pytest.mark.parametrize(
     ("status", "headers", "body", "code", "wait", "outcome"),
     [
-        (413, {"content-type": "text/html"}, b"<html>", "unexpected_html", None, Outcome.REFUSED),
+        (413, {"content-type": "text/html"}, b"<html>", "http_413", None, Outcome.REFUSED),
         (429, {"x-ratelimit-reset": "4"}, b"limit", "rate_limited", 4.0, Outcome.NOT_SENT),
         (429, {}, b"limit exceeded", "rate_limited", None, Outcome.NOT_SENT),
         (301, {}, b"", "http_301", None, Outcome.UNKNOWN),

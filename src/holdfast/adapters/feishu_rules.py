@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from holdfast.adapter import BadFrame, HttpReply, Outcome, http_cause
+from holdfast.adapter import BadFrame, HttpReply, Outcome, http_cause, outcome_of
 from holdfast.supervision import Cause, Kind
 
 CONSOLE = (
@@ -165,10 +165,7 @@ def failure(reply: HttpReply, refusal: Refusal, what: str) -> tuple[Outcome, Cau
     if rule is None and refusal.code and reply.status < 500 and reply.status != 429:
         rule = _REFUSED
     cause = _cause(reply, refusal, rule, what)
-    if rule is not None:
-        return rule.outcome, cause
-    # A proxy's 502 may hide a delivered message.
-    return Outcome.UNKNOWN if reply.status >= 500 else Outcome.NOT_SENT, cause
+    return (rule.outcome if rule is not None else outcome_of(reply)), cause
 
 
 def account_cause(reply: HttpReply, refusal: Refusal, what: str) -> Cause:

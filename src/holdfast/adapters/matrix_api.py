@@ -366,8 +366,9 @@ def outcome_of(reply: HttpReply) -> Outcome:
     code = error_of(reply).errcode
     if reply.status == 429 or code in TOKENS or code in ACCOUNT:
         return Outcome.NOT_SENT
-    # Only the homeserver itself writes an errcode: without one it may not have been asked.
-    return Outcome.REFUSED if code and 400 <= reply.status < 500 else Outcome.UNKNOWN
+    # Without an errcode the homeserver may not have been asked; a proxy's limit of size counts.
+    refused = reply.status == 413 or (code and 400 <= reply.status < 500)
+    return Outcome.REFUSED if refused else Outcome.UNKNOWN
 
 
 def path_part(part: str) -> str:

@@ -135,7 +135,7 @@ def refusal(reply: HttpReply, doing: str, key: Key = Key.TOKEN) -> SendFailed | 
     except BadFrame:
         if reply.status == 200 and not reply.is_html:
             return None
-        return SendFailed(_unexplained(reply), http_cause(reply, "whatsapp"))
+        return SendFailed(outcome_of(reply), http_cause(reply, "whatsapp"))
     outcome, cause = verdict(error, doing, key, reply.retry_after)
     if cause.kind is Kind.PROTOCOL and reply.status >= 500:
         outcome, cause = Outcome.UNKNOWN, http_cause(reply, "whatsapp")
@@ -166,10 +166,6 @@ def verdict(
         code = 33
     kind = Kind.REFUSED if code in _HINTS or code > 100_000 else Kind.PROTOCOL
     return Outcome.REFUSED, Cause(kind, label, message, _HINTS.get(code, ""))
-
-
-def _unexplained(reply: HttpReply) -> Outcome:
-    return Outcome.NOT_SENT if 300 <= reply.status < 400 else outcome_of(reply)
 
 
 def refused(code: str, message: str) -> SendFailed:
