@@ -245,7 +245,7 @@ async def test_an_errcode_inside_200_is_a_failure(
             "unknown_user",
         ),
         ("send_flow_controlled", {}, Outcome.NOT_SENT, Kind.THROTTLED, "rate_limited"),
-        ("api_403", {}, Outcome.NOT_SENT, Kind.REFUSED, "permission_missing"),
+        ("api_403", {}, Outcome.REFUSED, Kind.REFUSED, "permission_missing"),
         (
             "api_403",
             {"code": "Forbidden.AccessDenied.IpNotInWhiteList"},
@@ -256,7 +256,7 @@ async def test_an_errcode_inside_200_is_a_failure(
         (
             "api_403",
             {"code": "Forbidden.AccessDenied.ApiCountLimitForOrg"},
-            Outcome.NOT_SENT,
+            Outcome.REFUSED,
             Kind.THROTTLED,
             "quota_used_up",
         ),

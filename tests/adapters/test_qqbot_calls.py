@@ -134,7 +134,8 @@ async def test_waiting_for_an_audit_is_accepted() -> None:
         ("send_error", {}, Outcome.NOT_SENT, Kind.UNREACHABLE, "qq_api_50055001"),
         ("send_error", {"code": 304023}, Outcome.REFUSED, Kind.REFUSED, "qq_api_304023"),
         ("send_error", {"code": 40054002}, Outcome.REFUSED, Kind.REFUSED, "qq_api_40054002"),
-        ("send_error", {"code": 304049}, Outcome.NOT_SENT, Kind.THROTTLED, "qq_api_304049"),
+        ("send_error", {"code": 304049}, Outcome.REFUSED, Kind.REFUSED, "qq_api_304049"),
+        ("send_error", {"code": 11253}, Outcome.REFUSED, Kind.REFUSED, "qq_api_11253"),
         ("send_error", {"code": 11265}, Outcome.NOT_SENT, Kind.REFUSED, "qq_api_11265"),
         ("send_error", {"code": 11251}, Outcome.NOT_SENT, Kind.CREDENTIALS, "qq_api_11251"),
         ("url_refused", {}, Outcome.REFUSED, Kind.REFUSED, "qq_api_304003"),
@@ -161,12 +162,12 @@ async def test_a_refused_address_says_where_to_allow_it() -> None:
         assert "console" in error.cause.advice
 
 
-async def test_too_many_active_messages_wait() -> None:
+async def test_an_active_message_too_many_is_refused_and_says_why() -> None:
     async with talking() as (sim, run, message):
         sim.replies.active_per_minute = 0
         error = await refused(run, Outbound(key="k", chat=message.chat, text="hey"))
-        assert error.outcome is Outcome.NOT_SENT
-        assert error.cause.retry_after == 60
+        assert error.outcome is Outcome.REFUSED
+        assert "active" in error.cause.hint
 
 
 async def test_an_expired_token_is_renewed_within_the_send() -> None:

@@ -238,8 +238,11 @@ def reply(status: int, **error: object) -> HttpReply:
 @pytest.mark.parametrize(
     ("code", "outcome", "kind"),
     [
-        (10, Outcome.NOT_SENT, Kind.REFUSED),
-        (200, Outcome.NOT_SENT, Kind.REFUSED),
+        (3, Outcome.REFUSED, Kind.REFUSED),
+        (10, Outcome.REFUSED, Kind.REFUSED),
+        (200, Outcome.REFUSED, Kind.REFUSED),
+        (299, Outcome.REFUSED, Kind.REFUSED),
+        (131005, Outcome.REFUSED, Kind.REFUSED),
         (131042, Outcome.NOT_SENT, Kind.REFUSED),
         (131031, Outcome.NOT_SENT, Kind.REFUSED),
         (131026, Outcome.REFUSED, Kind.REFUSED),
@@ -253,6 +256,8 @@ def test_codes_the_simulator_does_not_play(code: int, outcome: Outcome, kind: Ki
     failed = refusal(reply(400, code=code, message="no"), "the message")
     assert failed is not None
     assert (failed.outcome, failed.cause.kind) == (outcome, kind)
+    if code in (3, 10, 200, 299, 131005):
+        assert "whatsapp_business_messaging" in failed.cause.hint
     transient = refusal(reply(400, code=77, message="no", is_transient=True), "the message")
     assert transient is not None
     assert (transient.outcome, transient.cause.kind) == (Outcome.NOT_SENT, Kind.UNREACHABLE)

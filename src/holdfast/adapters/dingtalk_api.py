@@ -52,7 +52,10 @@ _LOGIN_HINT = (
 )
 _RIGHT_HINT = f"Grant the permission {CONSOLE}: 权限管理."
 _ADDRESS_HINT = f"Add this machine's public IP address {CONSOLE}: 安全设置, 服务器出口IP."
-_QUOTA_HINT = "Holdfast looks again every hour; a larger quota comes with another DingTalk edition."
+_QUOTA_HINT = (
+    "The quota begins anew with the month; a larger one comes with another DingTalk edition. Then "
+    "`holdfast dead retry`."
+)
 _OUTSIDER_HINT = (
     "People outside the organisation can be answered only while the sessionWebhook of their last "
     "message lives (about 90 minutes)."
@@ -86,10 +89,10 @@ _RULES = {
     "token.invalid": _TOKEN,
     "token.notExisted": _TOKEN,
     "Forbidden.AccessDenied.AccessTokenPermissionDenied": _Rule(
-        Kind.REFUSED, PERMISSION_MISSING, hint=_RIGHT_HINT
+        Kind.REFUSED, PERMISSION_MISSING, Outcome.REFUSED, _RIGHT_HINT
     ),
     "Forbidden.AccessDenied.ApiCountLimitForOrg": _Rule(
-        Kind.THROTTLED, "dingtalk_quota_used_up", hint=_QUOTA_HINT, wait=3_600.0
+        Kind.THROTTLED, "dingtalk_quota_used_up", Outcome.REFUSED, _QUOTA_HINT, wait=3_600.0
     ),
     "invalidParameter.msgParam.tooLong": _TOO_LONG,
     "staffId.notExisted": _NOBODY,

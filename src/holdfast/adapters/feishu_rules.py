@@ -52,7 +52,7 @@ _CREDENTIALS = Rule(Kind.CREDENTIALS, "feishu_bad_credentials", _LOGIN_HINT)
 _TOKEN = Rule(Kind.CREDENTIALS, "feishu_token_refused", _LOGIN_HINT)
 _BUSY = Rule(Kind.UNREACHABLE, "feishu_busy")
 _LIMITED = Rule(Kind.THROTTLED, "feishu_rate_limited", wait=1.0)  # limits are per second
-_SCOPE = Rule(Kind.REFUSED, SCOPE_MISSING, _SCOPE_HINT)
+_SCOPE = Rule(Kind.REFUSED, SCOPE_MISSING, _SCOPE_HINT, Outcome.REFUSED)  # files have their own
 _FORBIDDEN = Rule(Kind.REFUSED, "feishu_forbidden", _MODE_HINT)
 _CROWDED = Rule(Kind.THROTTLED, "feishu_too_many_connections", _LIMIT_HINT, wait=300.0)
 _BAD = Rule(Kind.REFUSED, "feishu_bad_message", outcome=Outcome.REFUSED)
@@ -175,7 +175,8 @@ def account_cause(reply: HttpReply, refusal: Refusal, what: str) -> Cause:
 
 def _common(refusal: Refusal) -> Rule | None:
     rule = _CALLS.get(refusal.code)
-    return None if rule is None or rule.outcome is not Outcome.NOT_SENT else rule
+    about_all = rule is _SCOPE or (rule is not None and rule.outcome is Outcome.NOT_SENT)
+    return rule if about_all else None
 
 
 def _cause(reply: HttpReply, refusal: Refusal, rule: Rule | None, what: str) -> Cause:

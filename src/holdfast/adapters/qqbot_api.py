@@ -57,24 +57,29 @@ SEQ_USED = 40054005
 _LOGIN_HINT = f"Copy AppID and AppSecret anew {CONSOLE}: 开发管理; then run `holdfast reload`."
 _RIGHT_HINT = f"Grant this right {CONSOLE}."
 _URL_HINT = f"Add the address to the allowed message URLs {CONSOLE}: 开发设置."
+_ACTIVE_HINT = (
+    "QQ takes few active messages or none; an answer counts as one for 60 minutes (private) or 5 "
+    "(elsewhere), five times per message."
+)
+_DAY_HINT = "The day's quota of active messages is used up: `holdfast dead retry` tomorrow."
 _AUDIT = frozenset({304023, 304024})
 
 _CREDENTIALS = frozenset({11241, 11243, 11251, 11261, 11275})
 _ACCOUNT = {
     11265: f"The bot is banned: read the notices and appeal {CONSOLE}.",
     40054016: f"The bot is offline: publish it {CONSOLE}.",
-    **dict.fromkeys((11253, 11254, 11264, 11274), _RIGHT_HINT),
 }
-_WAITS: dict[int, float | None] = {
-    **dict.fromkeys((429, 22009, 1100100, 20028)),
-    40034100: 60.0,  # third parties count active messages by the minute
-    **dict.fromkeys((304045, 304049, 304050), 3_600.0),  # a day's quota: look again every hour
-}
+_WAITS = frozenset({429, 22009, 1100100, 20028})
 _PASSING = frozenset(
     {11242, 11244, 11252, 11263, 11281, 40054006, 50055001, 50055002, 50055006}
     | {304007, 304008, 304009, 304010, 304017, 304018, 304021, 304082, 304083, 40034004, 500, 504}
 )
-_HINTS = {304003: _URL_HINT, 40054010: _URL_HINT}
+_HINTS = {
+    **dict.fromkeys((304003, 40054010), _URL_HINT),
+    **dict.fromkeys((11253, 11254, 11264, 11274), _RIGHT_HINT),  # of one call, not of the bot
+    40034100: _ACTIVE_HINT,
+    **dict.fromkeys((304045, 304049, 304050), _DAY_HINT),
+}
 
 
 class Error(msgspec.Struct):
@@ -107,8 +112,8 @@ def failure(reply: HttpReply, error: Error, doing: str) -> tuple[Outcome, Cause]
     message += f", trace {error.trace_id})" if error.trace_id else ")"
     label = f"qq_api_{code}"
     if code in _WAITS:
-        wait = max(_WAITS[code] or 0.0, reply.retry_after or 0.0) or None
-        return Outcome.NOT_SENT, Cause(Kind.THROTTLED, label, message, retry_after=wait)
+        cause = Cause(Kind.THROTTLED, label, message, retry_after=reply.retry_after)
+        return Outcome.NOT_SENT, cause
     if code in _PASSING:
         return Outcome.NOT_SENT, Cause(Kind.UNREACHABLE, label, message)
     if code in _CREDENTIALS:

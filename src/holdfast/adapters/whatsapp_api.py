@@ -94,7 +94,6 @@ _ALLOWED_HINT = f"Add the recipient's number at {APPS} > WhatsApp > API Setup > 
 
 _CREDENTIALS: Final = frozenset({0, 190})
 _ACCOUNT: Final[Mapping[int, str]] = {
-    **dict.fromkeys((3, 10, *range(200, 300), 131005), _RIGHT_HINT),
     131037: f"Let the display name be approved in {MANAGER} > Phone numbers.",
     131042: f"Mend the payment method in {MANAGER} > Account overview.",
     **dict.fromkeys((131045, 133010), _REGISTER_HINT),
@@ -113,6 +112,7 @@ _DOUBTFUL: Final = frozenset({1, 131000})
 """Unknown failures, which may hide an accepted message."""
 
 _HINTS: Final[Mapping[int, str]] = {
+    **dict.fromkeys((3, 10, *range(200, 300), 131005), _RIGHT_HINT),
     33: _ID_HINT,
     131047: _WINDOW_HINT,
     131030: _ALLOWED_HINT,
