@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.adapter import Disconnect, HttpFailed, Outcome, Rate
+from holdfast.adapter import Disconnect, HttpFailed, Outcome, Rate, SendFailed
 from holdfast.errors import StoreError
 from holdfast.gateway.sender import SEND_LIMIT, Bucket
 from holdfast.messages import Outbound, Receipt
@@ -73,6 +73,18 @@ async def test_a_refused_message_is_a_dead_letter_and_stops_nobody() -> None:
     assert table.mouth.texts() == ["a", "b", "c"]
     assert table.sender.refused == 1
     assert next(iter(table.store.outbox.values())).reason == "REFUSED"
+    await table.close()
+
+
+async def test_a_dead_letter_says_what_a_person_can_do() -> None:
+    table = Table()
+    table.sender.connected(True)
+    cause = Cause(Kind.REFUSED, "no_right", "the upload was refused (7)", "Grant the right.")
+    table.mouth.script = [SendFailed(Outcome.REFUSED, cause)]
+    await table.owe("a")
+    await table.quiet()
+    (dead,) = table.store.outbox.values()
+    assert dead.reason == "no_right: the upload was refused (7). Grant the right."
     await table.close()
 
 

@@ -395,7 +395,9 @@ class Sender:
 
 
 def _words(cause: Cause) -> str:
-    return f"{cause.code}: {cause.message}" if cause.message else cause.code
+    """What happened, and what a person can do about it, for the journal and the log."""
+    words = f"{cause.code}: {cause.message}" if cause.message else cause.code
+    return f"{words.removesuffix('.')}. {cause.hint}" if cause.hint else words
 
 
 def _outcome(error: Exception) -> Outcome:
