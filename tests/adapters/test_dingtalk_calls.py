@@ -264,6 +264,7 @@ async def test_an_errcode_inside_200_is_a_failure(
         ("api_500", {"code": "x"}, Outcome.UNKNOWN, Kind.UNREACHABLE, "http_500"),
         ("api_html", {}, Outcome.UNKNOWN, Kind.UNREACHABLE, "http_502"),
         ("api_html", {"status": 200}, Outcome.NOT_SENT, Kind.UNREACHABLE, "unexpected_html"),
+        ("api_html", {"status": 401}, Outcome.NOT_SENT, Kind.UNREACHABLE, "unexpected_html"),
         ("token_500", {}, Outcome.NOT_SENT, Kind.UNREACHABLE, "busy"),
         ("token_hang", {}, Outcome.NOT_SENT, Kind.TIMEOUT, ""),
     ],

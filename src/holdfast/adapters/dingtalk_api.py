@@ -184,7 +184,7 @@ def _rule(reply: HttpReply, refusal: Refusal) -> _Rule | None:
     for part, rule in _PARTS.items():
         if part in refusal.code:
             return rule
-    if reply.status == 401:
+    if reply.status == 401 and not reply.is_html:
         return _TOKEN
     plain = reply.status == 429 or reply.status >= 500 or not refusal.code
     return None if plain else _REFUSED
