@@ -77,6 +77,9 @@ class Traits:
     gap_tail: float = 0.0
     """Seconds for which the platform may go on sending into a connection that is dead for us while
     a new one is up already: a gap reaches so far beyond the new connection's start."""
+    repeats: float = 0.0
+    """Seconds for which the platform may send a message again that we have taken, with a margin:
+    so long at least it is recognised. A day needs no word."""
     idempotent: float = 0.0
     """Seconds for which the platform recognises a send repeated with the same key as the same
     message, as it promises them at least; `math.inf` for ever, 0 never. A repetition that may come

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from holdfast.adapters.whatsapp import WhatsApp
+from holdfast.adapters.whatsapp_hook import RETENTION
 from holdfast.adapters.whatsapp_wire import signature
 from holdfast.errors import StoreError
 from holdfast.gateway.hooks import HookServer
@@ -167,6 +168,10 @@ async def test_a_message_posted_twice_is_one_message() -> None:
         await sim.until(lambda: sim.count("doubled") == 1, timeout=300)
         assert [m.text for m in run.messages] == ["once"]
         assert run.account.view().generation == 1
+
+
+def test_a_message_is_known_for_longer_than_meta_posts_it_again() -> None:
+    assert WhatsApp.traits.repeats >= RETENTION + 86_400
 
 
 async def test_a_signed_post_is_proof_of_life() -> None:

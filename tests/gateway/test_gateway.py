@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from holdfast.adapter import Health, Outcome, SendFailed
+from holdfast.adapter import Health, Outcome, SendFailed, Traits
 from holdfast.errors import ConfigError
 from holdfast.gateway.gateway import Gateway, UnknownAccount
 from holdfast.lab.faults.backlog import FullBacklog
 from holdfast.messages import Inbound, Outbound, Receipt
-from holdfast.store.protocol import Owed
+from holdfast.store.protocol import Box, Owed
+from holdfast.store.sqlite import SqliteStore
 from holdfast.supervision import Cause, Kind, Published, State
 from holdfast.testing import MemoryStore
 from tests.gateway.house import config, house, parrot, reach
@@ -325,7 +327,9 @@ async def test_a_trouble_of_the_journal_is_told_no_longer_than_it_lasts(
     class Full(MemoryStore):
         prunings = 0
 
-        async def prune(self, older_than: float | None = None) -> int:
+        async def prune(
+            self, older_than: float | None = None, longer: Mapping[str, float] | None = None
+        ) -> int:
             self.prunings += 1
             raise StoreError("store_full", "there is no room left")
 
@@ -336,3 +340,30 @@ async def test_a_trouble_of_the_journal_is_told_no_longer_than_it_lasts(
         monkeypatch.setattr("holdfast.gateway.gateway.PRUNE_EVERY", 5.0)
         await until(lambda: store.prunings == 3)
         assert home.status().store == "ok"
+
+
+class Patient(Parrot):
+    """A parrot whose platform repeats for days."""
+
+    traits: ClassVar[Traits] = replace(Parrot.traits, repeats=8 * 86_400.0)
+
+
+async def test_what_a_platform_may_repeat_is_recognised_as_long(tmp_path: Path) -> None:
+    wall, said = 1e9, Inbound(id="1", chat="c", sender="s", text="order")
+    store = await SqliteStore.open(tmp_path / "j.db", clock=lambda: wall)
+    for account in ("a", "b"):
+        [row] = await store.receive(account, [said], None)
+        await store.finish(row.row, [])
+    wall += 2 * 86_400.0
+
+    async def left() -> list[str]:
+        return [entry.account for entry in await store.entries(Box.INBOX)]
+
+    async with Aviary() as aviary:
+        accounts = parrot("a", aviary.url, kind=Patient), parrot("b", aviary.url)
+        async with house(tmp_path, *accounts, store=store):
+            async with asyncio.timeout(60):
+                while "b" in await left():  # noqa: ASYNC110 - no event tells of a pruning
+                    await asyncio.sleep(1)
+            assert await left() == ["a"]
+            assert await store.receive("a", [said], None) == []

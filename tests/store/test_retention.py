@@ -87,6 +87,28 @@ async def test_rows_are_kept_for_the_retention_of_the_journal(tmp_path: Path) ->
     await store.close()
 
 
+async def test_what_a_platform_repeats_for_longer_is_known_for_longer(tmp_path: Path) -> None:
+    clock = Clock()
+    store = await SqliteStore.open(tmp_path / "j.db", clock=clock)
+    for account in ("a", "patient"):
+        [row] = await store.receive(account, [inbound("1")], None)
+        [owed] = await store.finish(row.row, [outbound("k")])
+        await store.sent(owed.row, Receipt("p"))
+    clock.now += 2 * DAY
+    assert await store.prune(longer={"patient": 8 * DAY}) == 3, "answers do not come again"
+    assert await store.receive("patient", [inbound("1")], None) == []
+    clock.now += 6 * DAY - 1
+    assert await store.prune(longer={"patient": 8 * DAY}) == 0
+    clock.now += 2
+    assert await store.prune(longer={"patient": 8 * DAY}) == 1
+    [row] = await store.receive("patient", [inbound("2")], None)
+    await store.finish(row.row, [])
+    clock.now += 2 * DAY
+    assert await store.prune(3 * DAY, longer={"patient": 2 * DAY}) == 0, "it never shortens"
+    assert await store.prune(longer={"another": 8 * DAY}) == 1
+    await store.close()
+
+
 async def test_rows_of_a_wrong_clock_do_not_keep_those_behind_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

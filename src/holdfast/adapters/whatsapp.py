@@ -35,7 +35,7 @@ from holdfast.adapter import (
 from holdfast.adapters import whatsapp_api as api
 from holdfast.adapters import whatsapp_wire as wire
 from holdfast.adapters.whatsapp_fates import Fates
-from holdfast.adapters.whatsapp_hook import BEAT, Hook
+from holdfast.adapters.whatsapp_hook import BEAT, RETENTION, Hook
 from holdfast.adapters.whatsapp_watch import Watch, WrongCallback, lacking, notes
 from holdfast.messages import Attachment, Inbound, Outbound, Receipt
 from holdfast.recollection import Recollection
@@ -91,6 +91,7 @@ class WhatsApp(Adapter):
         max_text=4096,
         text_unit=TextUnit.UTF16,
         replays=True,
+        repeats=RETENTION + 86_400.0,  # the last one may be late
         typing=True,
         typing_every=20.0,  # it fades after 25 s
         # Cloud API overview, throughput: 80 a second; pair rate limit: one in 6 s, 45 at once.

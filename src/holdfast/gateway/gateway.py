@@ -505,7 +505,9 @@ class Gateway:
             await asyncio.sleep(min(self._pulse_every, interval or self._pulse_every))
 
     async def _prune(self) -> None:
-        gone = await self.store.prune()
+        traits = {name: desk.account.adapter.traits for name, desk in self.desks.items()}
+        longer = {name: its.repeats for name, its in traits.items() if its.repeats}
+        gone = await self.store.prune(longer=longer)
         if gone:
             log.info("pruned messages=%d", gone)
 

@@ -360,7 +360,9 @@ class MemoryStore:
             "store_refused", "there is no journal on a disk", "so there is nothing to copy"
         )
 
-    async def prune(self, older_than: float | None = None) -> int:
+    async def prune(
+        self, older_than: float | None = None, longer: Mapping[str, float] | None = None
+    ) -> int:
         """See `Store.prune`; a test's journal forgets nothing."""
         return 0
 

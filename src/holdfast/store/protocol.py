@@ -22,8 +22,8 @@ from holdfast.errors import StoreError
 from holdfast.messages import Gap, Inbound, Outbound, Receipt
 
 DEDUPE_SECONDS = 24 * 3600.0
-"""Known ids are kept at least this long: WhatsApp and Slack send again for hours, and twice the
-longest window that failure mode `redelivery-duplicate` was seen with is below a day."""
+"""Known ids are kept at least this long: platforms send again for hours. Where it is days, the
+account's ids are kept for longer (`holdfast.adapter.Traits.repeats`)."""
 
 
 class InboxState(StrEnum):
@@ -426,11 +426,14 @@ class Store(Protocol):
         the call fails, there is none. Raises StoreError, `store_exists` for a file that is there.
         """
 
-    async def prune(self, older_than: float | None = None) -> int:
+    async def prune(
+        self, older_than: float | None = None, longer: Mapping[str, float] | None = None
+    ) -> int:
         """Forget what was settled longer ago than so many seconds; how many messages.
 
         None stands for the retention the journal was opened with. Never under 24 h: known ids are
-        what repetitions are recognised by.
+        what repetitions are recognised by. Messages that came to an account in ``longer`` are kept
+        for its seconds at least.
         """
 
     async def close(self) -> None:

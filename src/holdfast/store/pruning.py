@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
+from itertools import chain
 
 from holdfast.store.known import BORN
 from holdfast.store.mending import ENDED
@@ -23,22 +25,28 @@ GIVE_BACK_PAGES = 500
 """Pages given back to the disk in one commit."""
 
 
-def remove(box: Box, after: int, before: float, now: float) -> Operation[tuple[int, int | None]]:
+def remove(
+    box: Box, after: int, before: float, now: float, exempt: Mapping[str, float]
+) -> Operation[tuple[int, int | None]]:
     """Of the next `PRUNE_ROWS` rows above ``after``, remove what was settled ``before`` (Unix s).
 
-    How many it removed, and after which row to go on: None when younger rows begin. An index of
-    what is settled would do it in fewer looks, and cost two of its pages for each message. Rows
-    dated after ``now``, by a clock that has been put right since, are no sign of younger ones.
+    Accounts in ``exempt`` have a time of their own. How many it removed, and after which row to go
+    on: None when younger rows begin. An index of what is settled would do it in fewer looks, and
+    cost two of its pages for each message. Rows dated after ``now``, by a clock that has been put
+    right since, are no sign of younger ones.
     """
     look = f"SELECT id, {BORN[box]} FROM {box} WHERE id > ? ORDER BY id LIMIT {PRUNE_ROWS}"
-    delete = f"DELETE FROM {box} WHERE id > ? AND id <= ? AND {ENDED[box]} AND settled_at < ?"
+    limits = "".join(" WHEN ? THEN ?" for _ in exempt)
+    limit = f"CASE account{limits} ELSE ? END" if exempt else "?"
+    times = (*chain.from_iterable(exempt.items()), before)
+    delete = f"DELETE FROM {box} WHERE id > ? AND id <= ? AND {ENDED[box]} AND settled_at < {limit}"
 
     def operation(db: sqlite3.Connection) -> tuple[int, int | None]:
         rows = db.execute(look, (after,)).fetchall()
         if not rows:
             return 0, None
         upto = rows[-1][0]
-        removed = db.execute(delete, (after, upto, before)).rowcount
+        removed = db.execute(delete, (after, upto, *times)).rowcount
         young = any(before <= born <= now for _, born in rows)
         return removed, None if young else upto
 

@@ -427,20 +427,26 @@ class SqliteStore:
 
     # -- upkeep -----------------------------------------------------------------------------------
 
-    async def prune(self, older_than: float | None = None) -> int:
+    async def prune(
+        self, older_than: float | None = None, longer: Mapping[str, float] | None = None
+    ) -> int:
         """Forget what was settled more than ``older_than`` seconds ago; return how much.
 
         None stands for `retention`; less than `DEDUPE_SECONDS` is taken as that, since ids are
-        forgotten too. Works in small commits among everybody else's, and gives room back.
+        forgotten too. What came to an account in ``longer`` is kept for its seconds at least.
+        Works in small commits among everybody else's, and gives room back.
         """
         age = self.retention if older_than is None else older_than
         now = self.clock()
         before = now - max(age, DEDUPE_SECONDS)
+        kept = {account: min(before, now - least) for account, least in (longer or {}).items()}
         removed = 0
         for box in Box:
+            exempt = kept if box is Box.INBOX else {}
             after: int | None = 0
             while after is not None:
-                count, after = await self._write(pruning.remove(box, after, before, now))
+                step = pruning.remove(box, after, before, now, exempt)
+                count, after = await self._write(step)
                 removed += count
             await self._write(partial(self._known[box].forget, before=before))
         while await self._write(pruning.give_back(pruning.GIVE_BACK_PAGES)):
