@@ -419,8 +419,13 @@ class _ProcessAttempt(_Attempt):
             name=f"{self.bot.name} #{self.generation}",
             daemon=True,
         )
-        self._process.start()
-        theirs.close()
+        try:
+            self._process.start()
+        except BaseException:
+            self._pipe.close()
+            raise
+        finally:
+            theirs.close()
         self.loop.add_reader(self._pipe.fileno(), self._read)
 
     def _read(self) -> None:

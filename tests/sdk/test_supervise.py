@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
+import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 from holdfast.observe.status import FILE_NAME, read
 from holdfast.sdk import Isolation, Life, Supervised, supervise
 from holdfast.supervision import Cause, Kind, Policy, Published, Report, State, View
+from tests.gateway.tools import census
 
 QUICK = Policy(
     label="sdk",
@@ -259,6 +263,45 @@ def process_that_lives(life: Life) -> None:
     for _ in range(600):
         life.alive()
         threading.Event().wait(0.1)
+
+
+async def test_a_start_call_that_no_process_can_be_given_says_so_each_time() -> None:
+    async with supervise("sdk", lambda life: life.ready(), isolation="process") as bot:
+        view = await reach(bot, lambda v: v.attempt == 1)
+        assert view.cause is not None
+        assert (view.cause.kind, view.cause.code) == (Kind.LOCAL, "start_failed")
+        assert "pickle" in view.cause.message
+        before = await census()
+        await reach(bot, lambda v: v.attempt == 4)
+        assert await census() == before
+        async with asyncio.timeout(5):
+            await bot.stop()
+    assert bot.view().published is Published.STOPPED
+
+
+@pytest.mark.real_time
+async def test_a_want_of_descriptors_is_survived() -> None:
+    async with supervise("sdk", process_that_raises, isolation="process", policy=QUICK) as bot:
+        await reach(bot, is_up)
+        with no_descriptor_left():
+            await reach(bot, lambda v: v.cause is not None and v.cause.kind is Kind.LOCAL)
+        await reach(bot, lambda v: v.cause is not None and v.cause.kind is Kind.UNKNOWN)
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """No file, pipe or socket can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(fd.name) for fd in Path("/proc/self/fd").iterdir())
+    with contextlib.ExitStack() as holes:
+        while (hole := os.open(os.devnull, os.O_RDONLY)) < highest:
+            holes.callback(os.close, hole)
+        os.close(hole)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.real_time

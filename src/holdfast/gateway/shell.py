@@ -11,15 +11,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
+from holdfast.adapter import cause_of
 from holdfast.supervision import (
     Abandon,
     Abort,
     Beat,
+    Cause,
     Close,
     Effect,
     Ended,
     Event,
     Kick,
+    Kind,
     Open,
     Policy,
     Probe,
@@ -35,6 +38,9 @@ from holdfast.supervision import (
 )
 
 log = logging.getLogger("holdfast.account")
+
+Drive = Probe | Beat | Close | Abort | Abandon
+"""Effects that an attempt carries out."""
 
 
 class Attempt(Protocol):
@@ -110,27 +116,52 @@ class Shell(ABC):
         """Hand an event to the supervisor and carry out what it wants."""
         if isinstance(event, Ended | Verified):
             self._attempts.pop(event.generation, None)
-        for effect in self.supervisor.handle(event, asyncio.get_running_loop().time()):
-            self._do(effect)
-        self._arm()
+        try:
+            for effect in self.supervisor.handle(event, asyncio.get_running_loop().time()):
+                self._do(effect)
+        finally:  # without a timer nothing would ever be tried again
+            self._arm()
 
     def _do(self, effect: Effect) -> None:
         match effect:
             case Open():
-                self._attempts[effect.generation] = self._begin(effect)
+                self._open(effect)
             case Report():
                 self._changed.set()
                 self._tell(effect)
-            case Probe():
-                self._attempts[effect.generation].probe()
-            case Beat():
-                self._attempts[effect.generation].beat()
-            case Close():
-                self._attempts[effect.generation].close()
-            case Abort():
-                self._attempts[effect.generation].abort()
-            case Abandon():
-                self._attempts.pop(effect.generation).abandon()
+            case _:
+                self._drive(effect)
+
+    def _open(self, effect: Open) -> None:
+        try:
+            self._attempts[effect.generation] = self._begin(effect)
+        except Exception as error:
+            log.exception("start failed account=%s generation=%d", self.name, effect.generation)
+            end = Ended(effect.generation, _start_failed(error))
+            # Not at once: the effects after this one are of before that end.
+            asyncio.get_running_loop().call_soon(self.post, end)
+
+    def _drive(self, effect: Drive) -> None:
+        """Pass it on to its attempt, if that could be started. What fails is not done, and the
+        supervisor goes on to the next means at its deadline."""
+        attempt = self._attempts.get(effect.generation)
+        if attempt is None:
+            return
+        try:
+            match effect:
+                case Probe():
+                    attempt.probe()
+                case Beat():
+                    attempt.beat()
+                case Close():
+                    attempt.close()
+                case Abort():
+                    attempt.abort()
+                case Abandon():
+                    del self._attempts[effect.generation]
+                    attempt.abandon()
+        except Exception:
+            log.exception("not done account=%s effect=%r", self.name, effect)
 
     def _tell(self, report: Report) -> None:
         try:
@@ -155,3 +186,15 @@ class Shell(ABC):
         self._timer = None
         self.post(Tick())
         self._ticked()
+
+
+def _start_failed(error: Exception) -> Cause:
+    """Nothing has left this machine yet: whatever it was, it was local."""
+    cause = cause_of(error)
+    if cause.kind is Kind.LOCAL:
+        return cause
+    return Cause(
+        Kind.LOCAL,
+        "start_failed",
+        f"the attempt could not be started: {type(error).__name__}: {error}",
+    )
