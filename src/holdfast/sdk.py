@@ -8,15 +8,19 @@ within five seconds. Nothing the SDK says of itself is believed but proof of lif
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import multiprocessing
+import os
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,6 +54,13 @@ PROBE_LIMIT = 10.0
 
 FIRST_PROBES = 1.0
 """Seconds between probes until the first one succeeds."""
+
+PARENT_EVERY = 1.0
+"""Seconds between the looks of an SDK's process at whether its supervisor lives."""
+
+LAST_WORDS = 900
+"""Characters of the error that ended an SDK's process. They go through its pipe in one piece: half
+of them, from a process that was killed, would be waited for without end."""
 
 
 class Isolation(StrEnum):
@@ -419,34 +430,43 @@ class _ProcessAttempt(_Attempt):
             name=f"{self.bot.name} #{self.generation}",
             daemon=True,
         )
-        try:
-            self._process.start()
-        except BaseException:
-            self._pipe.close()
-            raise
-        finally:
-            theirs.close()
-        self.loop.add_reader(self._pipe.fileno(), self._read)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._pipe.close)
+            with theirs:
+                self._process.start()
+            undo.callback(self._process.kill)
+            # Not the pipe's end: a process of its own may hold that for as long as it likes.
+            exited = DAEMONS.submit(self._process.join)
+            exited.add_done_callback(lambda _: self._from_anywhere(self._exited))
+            self.loop.add_reader(self._pipe.fileno(), self._read)
+            undo.pop_all()
 
     def _read(self) -> None:
         try:
             what = self._pipe.recv()
         except (EOFError, OSError):
-            self.loop.remove_reader(self._pipe.fileno())
-            self._pipe.close()
-            self._help(self._reap())
+            self._hang_up()
             return
         if isinstance(what, tuple):
             self._error = ChildFailed(": ".join(what))
         else:
             self._heard(what)
 
-    async def _reap(self) -> None:
-        await self.loop.run_in_executor(DAEMONS, self._process.join)
-        code = self._process.exitcode
-        if self._error is None and code:
-            self._error = ChildFailed(f"exit code {code}")
-        self.ended(self._error)
+    def _hang_up(self) -> None:
+        if not self._pipe.closed:
+            self.loop.remove_reader(self._pipe.fileno())
+            self._pipe.close()
+
+    def _exited(self) -> None:
+        try:
+            while not self._pipe.closed and self._pipe.poll():
+                self._read()
+        finally:
+            self._hang_up()
+            code = self._process.exitcode
+            if self._error is None and code:
+                self._error = ChildFailed(f"exit code {code}")
+            self.ended(self._error)
 
     def close(self) -> None:
         super().close()
@@ -461,8 +481,19 @@ class _ProcessAttempt(_Attempt):
 def _child(start: Callable[[Life], Any], pipe: Pipe) -> None:
     """The process's main: run the SDK, pass on what it tells, and how it ended."""
     try:
+        threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
         result = start(Life(pipe.send))
         if inspect.iscoroutine(result):
             asyncio.run(result)
     except Exception as error:
-        pipe.send((type(error).__name__, str(error)))
+        pipe.send((type(error).__name__, str(error)[:LAST_WORDS]))
+
+
+def _end_with_parent() -> None:
+    """Whoever is supervised next must be the only owner of its credentials."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    # A process that the parent has forked may hold the sentinel.
+    while not wait([parent.sentinel], PARENT_EVERY) and os.getppid() == parent.pid:
+        pass
+    os._exit(1)

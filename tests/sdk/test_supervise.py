@@ -7,6 +7,10 @@ import contextlib
 import os
 import re
 import resource
+import select
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +20,7 @@ from typing import Any
 import pytest
 
 from holdfast.observe.status import FILE_NAME, read
-from holdfast.sdk import Isolation, Life, Supervised, supervise
+from holdfast.sdk import LAST_WORDS, Isolation, Life, Supervised, supervise
 from holdfast.supervision import Cause, Kind, Policy, Published, Report, State, View
 from tests.gateway.tools import census
 
@@ -252,8 +256,6 @@ def process_that_raises(life: Life) -> None:
 
 def process_that_never_ends() -> None:
     """For the child; deaf to SIGTERM as well."""
-    import signal
-
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Event().wait()
 
@@ -335,6 +337,65 @@ async def test_a_deaf_process_is_killed() -> None:
         await bot.stop()
         assert time.monotonic() - began < 5
         assert bot.view().abandoned == 0, "SIGKILL ends what SIGTERM does not"
+
+
+def process_that_leaves_a_helper(life: Life) -> None:
+    """For the child: it crashes, while a helper holds what it held, and speaks for it."""
+    life.ready()
+    if os.fork() != 0:
+        os._exit(9)
+    with contextlib.suppress(OSError):  # until nobody listens
+        for _ in range(600):
+            life.alive()
+            time.sleep(0.05)
+    os._exit(0)
+
+
+@pytest.mark.real_time
+async def test_a_process_has_ended_although_a_helper_of_it_lives_on() -> None:
+    async with supervise(
+        "sdk", process_that_leaves_a_helper, isolation="process", policy=QUICK, silence=600.0
+    ) as bot:
+        view = await reach(bot, lambda v: v.cause is not None, 10)
+        assert view.cause is not None
+        assert "exit code 9" in view.cause.message
+
+
+def process_with_much_to_say(life: Life) -> None:
+    """For the child."""
+    raise RuntimeError("so long! " * 100_000)
+
+
+@pytest.mark.real_time
+async def test_the_last_words_of_a_process_are_few() -> None:
+    async with supervise("sdk", process_with_much_to_say, isolation="process", policy=QUICK) as bot:
+        view = await reach(bot, lambda v: v.cause is not None)
+        assert view.cause is not None
+        assert "RuntimeError: so long! so long!" in view.cause.message
+        assert len(view.cause.message) < LAST_WORDS + 100
+
+
+@pytest.mark.parametrize("options", [[], ["--helper"]], ids=["alone", "helper"])
+def test_a_process_does_not_outlive_a_supervisor_that_is_killed(options: list[str]) -> None:
+    program = [sys.executable, "-m", "tests.sdk.widow", *options]
+    pids: dict[str, int] = {}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as widow:
+        assert widow.stdout is not None
+        try:
+            for line in widow.stdout:
+                who, *pid = line.split()
+                if who == "up":
+                    break
+                pids[who] = int(*pid)
+            with os.fdopen(os.pidfd_open(pids["sdk"])) as sdk:
+                widow.kill()
+                ended, _, _ = select.select([sdk], [], [], 10)
+        finally:
+            widow.kill()
+            for left in pids.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(left, signal.SIGKILL)
+    assert ended
 
 
 # -- the page -------------------------------------------------------------------------------------
