@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from holdfast import __version__
-from holdfast.adapter import cause_of
+from holdfast.foreign import contained
+from holdfast.gateway.classify import named
 from holdfast.gateway.shell import Shell
 from holdfast.observe.reporter import Reporter
 from holdfast.observe.status import Status, account_status, boot_id, proof
@@ -308,7 +309,7 @@ class _Attempt:
             helper.cancel()
 
     def _cause(self, error: BaseException) -> Cause:
-        return self.bot.classify(error) or cause_of(error)
+        return named(self.bot.classify, error, self.bot.name)
 
     def _post(self, event: Event) -> None:
         self.bot.post(event)
@@ -375,10 +376,11 @@ class _Attempt:
 
 async def _called(function: Callable[[], Any]) -> Any:
     """The result of a function of either colour; a blocking one runs in a daemon thread."""
-    if inspect.iscoroutinefunction(function):
-        return await function()
-    result = await asyncio.get_running_loop().run_in_executor(DAEMONS, function)
-    return await result if inspect.isawaitable(result) else result
+    with contained(getattr(function, "__qualname__", repr(function))):
+        if inspect.iscoroutinefunction(function):
+            return await function()
+        result = await asyncio.get_running_loop().run_in_executor(DAEMONS, function)
+        return await result if inspect.isawaitable(result) else result
 
 
 class _TaskAttempt(_Attempt):
@@ -389,7 +391,8 @@ class _TaskAttempt(_Attempt):
         self._task.add_done_callback(self._done)
 
     async def _run(self) -> None:
-        await self.bot.start(self.life)
+        with contained("the SDK"):
+            await self.bot.start(self.life)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self.ended(asyncio.CancelledError() if task.cancelled() else task.exception())

@@ -67,6 +67,8 @@ class Sdk:
                 raise ConnectionResetError(104, "reset")
             case "is cancelled":
                 raise asyncio.CancelledError
+            case "exits":
+                sys.exit(3)
             case "hangs":
                 await asyncio.Event().wait()
             case "swallows":
@@ -87,7 +89,7 @@ class Sdk:
 @pytest.mark.parametrize(
     ("behaviour", "code", "seconds"),
     [("returns", "returned", 0), ("raises", "reset", 0), ("is cancelled", "cancelled", 0),
-     ("hangs", "sdk_silent", 60)],
+     ("exits", "unknown", 0), ("hangs", "sdk_silent", 60)],
 )  # fmt: skip
 async def test_every_end_is_noticed_and_the_sdk_started_again(
     behaviour: str, code: str, seconds: float
@@ -173,6 +175,62 @@ async def test_a_verdict_stops_it_loudly_until_somebody_kicks() -> None:
         assert view.attention
         bot.kick(operator=True)
         await reach(bot, is_up)
+
+
+def names_nothing(error: BaseException) -> Cause | None:
+    """A defect in somebody's classification."""
+    raise LookupError(error)
+
+
+def names_a_kind(error: BaseException) -> Any:
+    """A mistake."""
+    return Kind.CREDENTIALS
+
+
+@pytest.mark.parametrize("classify", [names_nothing, names_a_kind])
+async def test_a_defective_classify_hides_no_end(
+    classify: Callable[[BaseException], Cause | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    sdk = Sdk("raises", "lives")
+    async with supervise("sdk", sdk.start, classify=classify) as bot:
+        view = await reach(bot, lambda v: v.published is Published.RETRYING, 5)
+        assert view.cause is not None
+        assert view.cause.code == "reset"
+        assert "classify failed" in caplog.text
+        await reach(bot, is_up)
+
+
+async def test_a_defective_classify_hides_no_failed_probe() -> None:
+    async def probe() -> bool:
+        raise ConnectionResetError(104, "reset")
+
+    async with supervise(
+        "sdk", Sdk("hangs").start, probe=probe, classify=names_nothing, silence=600.0
+    ) as bot:
+        view = await reach(bot, lambda v: v.published is Published.RETRYING, 90)
+        assert view.cause is not None
+        assert view.cause.code == "sdk_heartbeat_unacked"
+        assert "last: connection lost" in view.cause.message
+
+
+def exits() -> bool:
+    """As some SDKs do, deep inside."""
+    sys.exit(3)
+
+
+async def exits_on_our_loop() -> bool:
+    """So does its coroutine."""
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("exits", [exits, exits_on_our_loop])
+async def test_a_probe_and_a_stop_that_exit_end_only_themselves(exits: Callable[[], Any]) -> None:
+    sdk = Sdk("hangs")
+    async with supervise("sdk", sdk.start, probe=exits, stop=exits, silence=600.0) as bot:
+        view = await reach(bot, lambda v: v.published is Published.RETRYING, 90)
+        assert view.cause is not None
+        assert "raised SystemExit(3)" in view.cause.message
+        await reach(bot, lambda v: v.generation == 2)
 
 
 def test_without_any_proof_it_is_not_supervised() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import MsgspecError, Struct, msgpack
 
 from holdfast.errors import ConfigError
+from holdfast.foreign import contained
 from holdfast.messages import Inbound, Reply
 from holdfast.threads import DAEMONS
 
@@ -104,15 +105,11 @@ def wrap(function: Any, where: str) -> Agent:
 
     async def agent(message: Inbound, turn: Turn) -> list[Reply]:
         arguments = (message, turn)[:count]
-        try:
+        with contained("the agent"):
             if is_async:
                 return replies(await function(*arguments))
             loop = asyncio.get_running_loop()
             return replies(await loop.run_in_executor(DAEMONS, function, *arguments))
-        except (Exception, asyncio.CancelledError, GeneratorExit):
-            raise
-        except BaseException as error:  # sys.exit: the loop would end the process with it
-            raise RuntimeError(f"the agent raised {error!r}") from error
 
     return agent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from holdfast.adapter import Adapter, cause_of
@@ -18,15 +19,26 @@ def classified(adapter: Adapter, error: BaseException) -> Cause:
     Of a group the first error counts. Whatever the peer quotes, the words hold no secret of the
     adapter: status, history, journal and alerts are made of them.
     """
+    return cleaned(named(adapter.classify, error, adapter.platform), redaction_of(adapter))
+
+
+def named(
+    classify: Callable[[BaseException], Cause | None], error: BaseException, whose: str
+) -> Cause:
+    """What ``classify`` calls an error, or the first one of a group; else the shared default.
+
+    A defect of ``classify`` is logged: it must not hide that something ended.
+    """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     try:
-        cause = adapter.classify(error)
+        cause = classify(error)
+        if not isinstance(cause, Cause | None):
+            raise TypeError(f"{cause!r} is no Cause")
     except Exception:
-        # A defect there must not hide that something ended.
-        log.exception("classify failed platform=%s error=%r", adapter.platform, error)
+        log.exception("classify failed of=%s error=%r", whose, error)
         cause = None
-    return cleaned(cause or cause_of(error), redaction_of(adapter))
+    return cause or cause_of(error)
 
 
 def cleaned(cause: Cause, redaction: Redaction) -> Cause:
