@@ -135,6 +135,14 @@ def test_a_document_is_doubted_when_it_was_not_renewed() -> None:
     assert "has not written for 11 s" in found.reason
 
 
+def test_a_document_from_the_future_is_doubted() -> None:
+    """The clock was set back, and nobody has written since."""
+    assert doubt(document(), NOW - TTL) is None
+    found = doubt(document(), NOW - TTL - 1)
+    assert found is not None
+    assert "11 s in the future" in found.reason
+
+
 def test_a_document_of_another_boot_is_doubted() -> None:
     found = doubt(document(boot_id="another"), NOW)
     assert found is not None

@@ -193,6 +193,12 @@ def doubt(status: Status, now: float | None = None) -> Doubt | None:
             "it hangs or is frozen",
             status.written_at,
         )
+    if age < -status.ttl:
+        return Doubt(
+            f"written {-age:.0f} s in the future: the clock was set back, and the gateway "
+            f"(pid {status.pid}) has not written since",
+            status.written_at,
+        )
     return None
 
 
