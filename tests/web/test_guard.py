@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.config import Config
-from holdfast.web import door, events, guard, sessions
+from holdfast.gateway import door
+from holdfast.web import events, guard, sessions
 from holdfast.web.guard import MAX_BODY
 from holdfast.web.pages import HEADERS
+from holdfast.web.server import MOST
 from tests.web.http import BEARER, TOKEN, Site, flock, guarded, serving
 
 EVERYWHERE = ("/api/v1/status", "/api/v1/openapi.json", "/api/v1/events", "/metrics", "/api/", "/")
@@ -326,24 +328,44 @@ async def test_a_head_that_comes_letter_by_letter_is_cut_off(tmp_path: Path) -> 
 
 
 async def test_five_hundred_idle_connections_hurt_nobody(tmp_path: Path) -> None:
-    more = 500 - door.MOST
-    async with attacked(flock(tmp_path), connections=more + 1, slow=door.MOST - 1) as site:
+    more = 500 - MOST
+    async with attacked(flock(tmp_path), connections=more + 1, slow=MOST - 1) as site:
         ends = [await asyncio.open_connection("127.0.0.1", site.server.port) for _ in range(500)]
         await asyncio.sleep(0.01)
-        assert len(site.server.door) == door.MOST
+        assert len(site.server.door) == MOST
         assert (await site.ask("/livez"))[0] == 200
-        assert len(site.server.door) == door.MOST
+        assert len(site.server.door) == MOST
         await asyncio.sleep(door.HEAD_LIMIT + 2 * door.SWEEP_EVERY)
         assert len(site.server.door) == 0
         for _, writer in ends:
             writer.close()
 
 
-async def test_when_all_are_busy_a_new_connection_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("config", [flock, guarded])
+async def test_requests_whose_bodies_never_come_keep_nobody_out(
+    tmp_path: Path, config: Callable[[Path], Config]
 ) -> None:
+    async with serving(config(tmp_path)) as site:
+        head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+        ends = []
+        for _ in range(MOST + 44):
+            ends.append(await asyncio.open_connection("127.0.0.1", site.server.port))
+            ends[-1][1].write(head)
+        await asyncio.sleep(0.01)
+        began = asyncio.get_running_loop().time()
+        assert (await site.ask("/livez"))[0] == 200
+        assert asyncio.get_running_loop().time() - began < 1
+        assert (await ends[0][0].read(), ends[MOST][0].at_eof()) == (b"", False)
+        for reader, _ in ends[45:]:
+            assert (await reader.readline()).split()[1] == b"408"
+        assert site.generations() == {1}
+        for _, writer in ends:
+            writer.close()
+
+
+async def test_when_all_are_busy_a_new_connection_is_refused(tmp_path: Path) -> None:
     async with attacked(flock(tmp_path), connections=1) as site:
-        monkeypatch.setattr(door, "MOST", 1)
+        site.server.door.most = 1
         async with site.session.get(site.url + "/api/v1/events") as stream:
             assert (await stream.content.readline()).startswith(b"retry")
             reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)

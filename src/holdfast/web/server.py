@@ -10,20 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Protocol
 
 from aiohttp import web
 
 from holdfast.config import WebSettings
+from holdfast.gateway.door import Door, room
 from holdfast.gateway.gateway import Gateway
 from holdfast.observe.history import History
 from holdfast.observe.metrics import Served
 from holdfast.web import routes
 from holdfast.web.alerts_api import AlertsApi
-from holdfast.web.answers import explain_mistakes
+from holdfast.web.answers import Handler, explain_mistakes
 from holdfast.web.api import Api
 from holdfast.web.control_server import STOP_LIMIT, handlers
-from holdfast.web.door import Door, Wire
 from holdfast.web.events import EventsApi, Hub
 from holdfast.web.guard import MAX_BODY, Guard, Refusal
 from holdfast.web.history_api import HistoryApi, noted
@@ -31,8 +32,15 @@ from holdfast.web.letters_api import LettersApi
 from holdfast.web.metrics_api import MetricsApi
 from holdfast.web.pages import Pages, add_headers
 from holdfast.web.probes import Probes
+from holdfast.web.wire import Wire
 
 log = logging.getLogger("holdfast.web")
+
+MOST = 256
+"""Connections at a time; nginx has 512."""
+
+SHARE = Fraction(1, 4)
+"""Of the descriptors: `MOST` of the 1024 that a process has by default."""
 
 TRY_EVERY = 10.0
 """Seconds between two tries to listen on an address that can not be had: a former gateway may hold
@@ -73,10 +81,14 @@ class HttpServer:
         """``settings`` are those of the gateway's configuration, unless others are given."""
         self._history = history
         self._settings = settings or gateway.config.web
-        clock = asyncio.get_running_loop().time
-        self.guard = Guard(self._settings, clock)
+        self.guard = Guard(self._settings, asyncio.get_running_loop().time)
         self.hub = Hub(gateway)
-        self.door = Door(self.guard.refused, clock)
+        refused = self.guard.refused
+        self.door = Door(
+            room(MOST, SHARE),
+            surplus=lambda: refused.update([Refusal.CONNECTIONS]),
+            slow=lambda: refused.update([Refusal.SLOW]),
+        )
         self.port = 0
         """On which it listens; 0 while it does not."""
         self._app = web.Application(
@@ -84,6 +96,7 @@ class HttpServer:
                 self.door.attend,
                 explain_mistakes,
                 self.guard.watch,
+                self._held,
                 noted(history),
                 # Within the note, which is to hold the status of what a handler refuses.
                 explain_mistakes,
@@ -136,7 +149,6 @@ class HttpServer:
         )
         await self._runner.setup()
         self.hub.start()
-        self.door.start()
         listening = await self._listen(logging.WARNING)
         self._task = asyncio.create_task(self._insist(listening), name="web listener")
 
@@ -150,10 +162,16 @@ class HttpServer:
         if self._server is not None:
             self._server.close()
             self._server, self.port = None, 0
-        await self.door.stop()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+        self.door.stop()
+
+    @web.middleware
+    async def _held(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Only what the guard let pass, with its whole body, keeps others out."""
+        self.door.hold(request)
+        return await handler(request)
 
     async def _insist(self, listening: bool) -> None:
         while not listening:
