@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import resource
 import socket
 from collections.abc import AsyncIterator
 
@@ -12,10 +13,14 @@ import aiohttp
 import pytest
 
 from holdfast.adapter import Continuity, Disconnect, Link, WebSocketClosed
+from holdfast.gateway.door import HEAD_LIMIT, IDLE_LIMIT, SWEEP_EVERY, room
 from holdfast.gateway.hooks import (
     ANSWER_LIMIT,
+    FOR_SOCKETS,
     HEARTBEAT,
     MAX_BODY,
+    MOST,
+    SHARE,
     WAITING,
     HookServer,
     Request,
@@ -24,6 +29,8 @@ from holdfast.supervision import Kind, Published, State
 from tests.gateway.parrot import Parrot
 from tests.gateway.tools import now, until
 from tests.harness import running
+
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @contextlib.asynccontextmanager
@@ -216,6 +223,116 @@ async def test_an_address_in_use_is_retried_until_it_is_free() -> None:
             assert reply.status == 200
 
 
+# -- connections ----------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def callers(hooks: HookServer, number: int, said: bytes = b"") -> AsyncIterator[list[Wire]]:
+    """So many connections, each of which has said this much and says no more."""
+    wires: list[Wire] = []
+    try:
+        for _ in range(number):
+            wires.append(await asyncio.open_connection("127.0.0.1", hooks.port))
+            wires[-1][1].write(said)
+        await asyncio.sleep(0.01)
+        yield wires
+    finally:
+        for _, writer in wires:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def answered(hooks: HookServer) -> AsyncIterator[None]:
+    """Requests to /a are answered."""
+    async with hooks.listen("/a", "one") as requests:
+        task = asyncio.create_task(answering(requests, []))
+        yield
+        task.cancel()
+
+
+HALF = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf"
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /a HTTP/1.1\r\nHost: x\r\nX: y", HALF])
+async def test_connections_that_say_too_little_keep_no_request_out(said: bytes) -> None:
+    async with server() as (hooks, caller), answered(hooks):
+        hooks.door.most = 20
+        async with callers(hooks, 50, said) as wires:
+            assert len(hooks.door) == 20
+            began = now()
+            async with caller.post("/a") as reply:
+                assert reply.status == 201
+            assert now() - began < 1
+            assert await wires[0][0].read() == b""  # the oldest gave way
+            assert not wires[-1][0].at_eof()
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for() -> None:
+    async with server() as (hooks, _), callers(hooks, 1, b"GET /a HTTP/1.1\r\n") as wires:
+        began = now()
+        assert await wires[0][0].read() == b""
+        assert now() - began <= HEAD_LIMIT + SWEEP_EVERY
+        assert len(hooks.door) == 0
+
+
+async def test_a_connection_is_kept_for_the_next_request_a_while() -> None:
+    async with server() as (hooks, _), answered(hooks), callers(hooks, 1) as ((reader, writer),):
+        for _ in range(2):
+            writer.write(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readuntil(b"thanks")).startswith(b"HTTP/1.1 201")
+            await asyncio.sleep(IDLE_LIMIT - 5)
+        began = now()
+        assert await reader.read() == b""
+        assert now() - began < 10
+
+
+async def test_requests_that_wait_for_their_answer_are_not_shut() -> None:
+    async with server() as (hooks, caller), hooks.listen("/a", "one") as requests:
+        hooks.door.most = 2
+        call = asyncio.create_task(caller.get("/a"))
+        waiting = await anext(requests)
+        async with callers(hooks, 5):
+            waiting.respond(200)
+            async with await call as reply:
+                assert reply.status == 200
+
+
+async def test_a_sender_who_leaves_before_its_body_came_is_no_defect(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with server() as (hooks, _), answered(hooks):
+        async with callers(hooks, 3, HALF) as wires:
+            for _, writer in wires:
+                writer.transport.abort()
+            await until(lambda: hooks.refused == 3)
+    assert caplog.text == ""
+
+
+async def test_websockets_leave_room_for_requests() -> None:
+    async with server() as (hooks, caller), answered(hooks):
+        hooks.door.most = 4
+        async with hooks.listen("/chat", "two") as requests, contextlib.AsyncExitStack() as stack:
+            task = asyncio.create_task(_hold(requests, []))
+            for _ in range(int(4 * FOR_SOCKETS)):
+                await stack.enter_async_context(caller.ws_connect("/chat"))
+            with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+                await caller.ws_connect("/chat")
+            assert error.value.status == 503
+            async with caller.post("/a") as reply:
+                assert reply.status == 201
+            task.cancel()
+
+
+@pytest.mark.parametrize(("soft", "most"), [(300, 150), (1024, 512), (5_000, MOST)])
+def test_the_connections_are_a_share_of_the_descriptors(soft: int, most: int) -> None:
+    former, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        assert HookServer("127.0.0.1", 0).door.most == room(MOST, SHARE) == most
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (former, hard))
+
+
 # -- WebSockets ----------------------------------------------------------------------------------
 
 
@@ -228,6 +345,15 @@ async def _echo(requests: AsyncIterator[Request], ends: list[int]) -> None:
                 await ws.send(frame)
         except WebSocketClosed as closed:
             ends.append(closed.code)
+
+
+async def _hold(requests: AsyncIterator[Request], refused: list[int]) -> None:
+    """Accept every WebSocket and never read it."""
+    async for request in requests:
+        try:
+            await request.upgrade()
+        except WebSocketClosed as closed:
+            refused.append(closed.code)
 
 
 async def test_a_request_becomes_a_websocket_until_its_caller_leaves() -> None:
@@ -270,16 +396,8 @@ async def test_a_caller_that_falls_silent_is_given_up() -> None:
 async def test_too_many_websockets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.gateway.hooks.SOCKETS", 1)
     refused: list[int] = []
-
-    async def hold(requests: AsyncIterator[Request]) -> None:
-        async for request in requests:
-            try:
-                await request.upgrade()
-            except WebSocketClosed as closed:
-                refused.append(closed.code)
-
     async with server() as (hooks, caller), hooks.listen("/chat", "one") as requests:
-        task = asyncio.create_task(hold(requests))
+        task = asyncio.create_task(_hold(requests, refused))
         async with caller.ws_connect("/chat"):
             with pytest.raises(aiohttp.WSServerHandshakeError) as error:
                 await caller.ws_connect("/chat")

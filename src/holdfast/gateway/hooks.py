@@ -8,11 +8,13 @@ import errno
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from aiohttp import web
 
 from holdfast import killpoints
 from holdfast.adapter import Disconnect, WebSocketClosed
+from holdfast.gateway.door import Door, room
 from holdfast.gateway.websocket import POLITE_CLOSE, LiveWebSocket
 from holdfast.supervision import Cause, Kind
 
@@ -32,9 +34,17 @@ _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 WAITING = 64
 """Requests that may wait for one account; further ones get a 503 at once."""
 
+MOST = 2_000
+"""Connections at a time."""
+
+SHARE = Fraction(1, 2)
+"""Of the descriptors that connections may take: the accounts' own and the journal need the rest."""
 
 SOCKETS = 1_000
 """WebSockets that may be open on one path; further ones get a 503."""
+
+FOR_SOCKETS = Fraction(3, 4)
+"""Of the connections that may be WebSockets: the others' requests must get through."""
 
 HEARTBEAT = 20.0
 """Seconds between our pings on an accepted WebSocket; half of it without a pong ends it."""
@@ -129,9 +139,11 @@ class HookServer:
         self._listeners: dict[str, _Listener] = {}
         self._known: set[str] = set()
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
+        self.door = Door(room(MOST, SHARE), surplus=self._surplus, slow=lambda: None)
         self.refused = 0
-        """Requests to no path of ours, too large, or beyond the waiting limit."""
+        """Requests to no path of ours, too large, broken, or beyond the waiting limit."""
 
     @property
     def url(self) -> str:
@@ -148,23 +160,34 @@ class HookServer:
                 self._runner = await self._listening()
 
     async def _listening(self) -> web.AppRunner:
-        app = web.Application(client_max_size=MAX_BODY)
+        app = web.Application(client_max_size=MAX_BODY, middlewares=[self.door.attend])
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         try:
             await runner.setup()
-            await web.TCPSite(runner, self.host, self.port, reuse_address=True).start()
+            make = runner.server
+            assert make is not None
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: self.door.admit(make), self.host, self.port, reuse_address=True
+            )
         except BaseException:
             await runner.cleanup()
             raise
-        self.port = runner.addresses[0][1]
+        self.port = self._server.sockets[0].getsockname()[1]
         return runner
 
     async def stop(self) -> None:
         """Stop listening. Idempotent."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+        self.door.stop()
+
+    def _surplus(self) -> None:
+        log.warning("too many web hook connections most=%d", self.door.most)
 
     @contextlib.asynccontextmanager
     async def listen(self, path: str, owner: str) -> AsyncIterator[AsyncIterator[Request]]:
@@ -216,7 +239,7 @@ class HookServer:
 
     async def _upgraded(self, request: web.Request, upgrade: _Upgrade) -> web.StreamResponse:
         listener = self._listeners.get(request.path)
-        if listener is None or len(listener.upgrades) >= SOCKETS:
+        if listener is None or len(listener.upgrades) >= SOCKETS or self._is_crowded():
             self.refused += 1
             upgrade.opened.set_exception(WebSocketClosed(1013, "too many WebSockets"))
             return _later()
@@ -225,6 +248,11 @@ class HookServer:
             return await upgrade.serve(request)
         finally:
             listener.upgrades.discard(upgrade)
+
+    def _is_crowded(self) -> bool:
+        """Whether one WebSocket more would keep requests out."""
+        sockets = sum(len(listener.upgrades) for listener in self._listeners.values())
+        return sockets >= self.door.most * FOR_SOCKETS
 
     async def _answer(self, request: web.Request) -> web.Response | _Upgrade:
         if request.path not in self._listeners:
@@ -235,6 +263,10 @@ class HookServer:
         except web.HTTPRequestEntityTooLarge:
             self.refused += 1
             return web.Response(status=413)
+        except (web.RequestPayloadError, ConnectionError):  # broken, or its sender has left
+            self.refused += 1
+            return web.Response(status=400)
+        self.door.hold(request)
         hook = Request(
             request.method,
             {name.lower(): value for name, value in request.headers.items()},
