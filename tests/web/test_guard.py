@@ -37,7 +37,7 @@ async def attacked(config: Config, **counted: int) -> AsyncIterator[Site]:
 
 
 async def test_nothing_is_told_without_the_token(tmp_path: Path) -> None:
-    async with attacked(guarded(tmp_path), token=len(EVERYWHERE) + 1) as site:
+    async with attacked(guarded(tmp_path), anonymous=len(EVERYWHERE) + 1) as site:
         for path in EVERYWHERE:
             status, body = await site.ask(path)
             assert (status, body["error"]) == (401, "this needs the token of [web]")
@@ -46,14 +46,32 @@ async def test_nothing_is_told_without_the_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["Bearer wrong", "Bearer ", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN]
+    ("header", "reason"),
+    [
+        ("Bearer wrong", "token"),
+        ("Bearer ", "token"),
+        (f"Bearer {TOKEN}x", "token"),
+        (f"Basic {TOKEN}", "anonymous"),
+        (TOKEN, "anonymous"),
+    ],
 )
-async def test_a_wrong_token_opens_nothing(tmp_path: Path, header: str) -> None:
-    async with attacked(guarded(tmp_path), token=1) as site:
+async def test_a_wrong_token_opens_nothing(
+    tmp_path: Path, header: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with attacked(guarded(tmp_path), **{reason: 1}) as site:
         headers = {"Authorization": header}
         async with site.session.get(site.url + "/api/v1/status", headers=headers) as answer:
             assert answer.status == 401
             assert answer.headers["WWW-Authenticate"] == "Bearer"
+    # Whoever is told of guesses finds the address in the log.
+    assert caplog.text.count("wrong token address=127.0.0.1") == (reason == "token")
+
+
+async def test_a_scanner_guesses_no_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with attacked(guarded(tmp_path), anonymous=30) as site:
+        for number in range(30):
+            assert (await site.ask(f"/wp-login{number}.php"))[0] == 401
+    assert caplog.text == ""
 
 
 async def test_the_token_opens_everything(tmp_path: Path) -> None:
@@ -99,7 +117,7 @@ async def log_in(site: Site, token: str = TOKEN, **headers: str) -> tuple[int, s
 
 
 async def test_browsers_log_in_and_out(tmp_path: Path) -> None:
-    async with attacked(guarded(tmp_path), token=1) as site:
+    async with attacked(guarded(tmp_path), anonymous=1) as site:
         browser = {"Accept": "text/html"}
         async with site.session.get(site.url + "/", headers=browser) as answer:
             assert str(answer.url) == site.url + "/login"
@@ -129,7 +147,7 @@ async def test_the_cookie_is_secure_behind_https(tmp_path: Path) -> None:
 
 
 async def test_a_session_ends(tmp_path: Path) -> None:
-    async with attacked(guarded(tmp_path), token=1) as site:
+    async with attacked(guarded(tmp_path), anonymous=1) as site:
         _, cookie = await log_in(site)
         kept = dict([cookie.partition(";")[0].split("=", 1)])
         assert (await site.ask("/api/v1/status", cookies=kept))[0] == 200

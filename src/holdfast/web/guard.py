@@ -47,9 +47,11 @@ class Refusal(StrEnum):
     """Why a request or a connection was refused; the label of the counter."""
 
     TOKEN = "token"
-    """None, or a wrong one."""
+    """A wrong one."""
     GUESSES = "guesses"
     """Too many wrong ones from there, or in all."""
+    ANONYMOUS = "anonymous"
+    """No token at all, and no session."""
     HOST = "host"
     """A name that is not ours."""
     ORIGIN = "origin"
@@ -123,9 +125,10 @@ class Guard:
         if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
             return web.Response(status=303, headers={"Location": "/login"})
         tried = _bearer(request) is not None
+        why = Refusal.TOKEN if tried else Refusal.ANONYMOUS
         what = "the token is wrong" if tried else "this needs the token of [web]"
         hint = "send it as `Authorization: Bearer TOKEN`, or log in at /login"
-        return self.refuse(Refusal.TOKEN, 401, what, hint, WWW_Authenticate="Bearer")
+        return self.refuse(why, 401, what, hint, WWW_Authenticate="Bearer")
 
     # -- who ----------------------------------------------------------------------------------
 
