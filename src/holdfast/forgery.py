@@ -8,6 +8,7 @@ let their errors through would have its connection ended by anyone, at will.
 from __future__ import annotations
 
 import hmac
+from urllib.parse import urlsplit
 
 
 def as_sent(header: str) -> bytes:
@@ -25,3 +26,11 @@ def is_ours(presented: str, ours: str) -> bool:
     Raises nothing, whatever the text.
     """
     return hmac.compare_digest(presented.encode("utf-8", "surrogatepass"), ours.encode())
+
+
+def netloc_of(url: str) -> str:
+    """Host and port of an address in lower case, as of a header ``Origin``; empty without any."""
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:  # a bracket without its other
+        return ""

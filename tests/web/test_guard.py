@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from holdfast.cli.logs import Repeats
 from holdfast.config import Config
 from holdfast.gateway import door
 from holdfast.web import events, guard, sessions
@@ -180,6 +182,7 @@ FOREIGN: list[dict[str, str]] = [
     {"Origin": "https://evil.example"},
     {"Origin": "null"},
     {"Origin": "http://127.0.0.1:1"},
+    {"Origin": "http://["},
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
     {"Sec-Fetch-Site": "none"},
@@ -308,6 +311,19 @@ async def test_a_body_that_does_not_come_is_refused(tmp_path: Path) -> None:
         assert asyncio.get_running_loop().time() - began < guard.BODY_LIMIT + 3
 
 
+async def test_who_leaves_before_the_body_came_is_refused_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with attacked(flock(tmp_path), body=20) as site:
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+            writer.write(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+            await asyncio.sleep(0.01)
+            writer.transport.abort()
+            await asyncio.sleep(0.01)
+    assert caplog.text == ""
+
+
 BROKEN = [
     "Transfer-Encoding: chunked\r\n\r\nnot a number\r\n",
     "Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
@@ -432,9 +448,25 @@ async def test_it_can_be_left_out(tmp_path: Path) -> None:
         assert site.generations() == {1}
 
 
-async def test_what_is_served_beside_is_guarded_too(tmp_path: Path) -> None:
-    from aiohttp import web
+async def test_a_defect_that_anybody_can_call_up_is_thinned_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def add_to(self, app: web.Application) -> None:
+            app.router.add_get("/broken/{name}", self.broken)
 
+        async def broken(self, request: web.Request) -> web.Response:
+            raise LookupError
+
+    async with serving(flock(tmp_path), [Broken()]) as site:
+        for name in "abcdefgh":
+            assert (await site.ask(f"/broken/{name}"))[0] == 500
+    filter = Repeats()
+    failed = [one for one in caplog.records if "request failed" in one.getMessage()]
+    assert len([one for one in failed if filter.filter(one)]) == 4  # of 1, 2, 4 and 8
+
+
+async def test_what_is_served_beside_is_guarded_too(tmp_path: Path) -> None:
     class Beside:
         def add_to(self, app: web.Application) -> None:
             app.router.add_get("/beside", self.beside)

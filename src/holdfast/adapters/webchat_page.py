@@ -8,7 +8,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 from importlib import resources
-from urllib.parse import urlsplit
+
+from holdfast.forgery import netloc_of
 
 _INLINE = {
     "style-src": re.compile(rb"<style>(.*?)</style>", re.DOTALL),
@@ -56,15 +57,8 @@ def admitted(origin: str, host: str, public: str | None, allowed: tuple[str, ...
     """
     if allowed:
         return origin.lower() in {entry.lower().rstrip("/") for entry in allowed}
-    ours = {host.lower(), _netloc(public or "")}
-    return bool(netloc := _netloc(origin)) and netloc in ours
-
-
-def _netloc(url: str) -> str:
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:  # a bracket without its other
-        return ""
+    ours = {host.lower(), netloc_of(public or "")}
+    return bool(netloc := netloc_of(origin)) and netloc in ours
 
 
 def _hash(part: re.Pattern[bytes]) -> str:

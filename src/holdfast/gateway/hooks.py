@@ -263,7 +263,7 @@ class HookServer:
         except web.HTTPRequestEntityTooLarge:
             self.refused += 1
             return web.Response(status=413)
-        except (web.RequestPayloadError, ConnectionError):  # broken, or its sender has left
+        except (web.RequestPayloadError, OSError):  # broken, or its sender has left
             self.refused += 1
             return web.Response(status=400)
         self.door.hold(request)

@@ -14,7 +14,8 @@ from holdfast.legible import encoded
 from holdfast.store.protocol import NotMendable
 from holdfast.web.problem import Problem
 
-log = logging.getLogger("holdfast.web")
+log = logging.getLogger("holdfast.web.answers")
+"""Not that of the server, of which every line is told: anybody might call a defect up at will."""
 
 PREFIX = "/api/v1"
 
@@ -43,8 +44,14 @@ async def explain_mistakes(request: web.Request, handler: Handler) -> web.Stream
         hint = f"{PREFIX}/openapi.json names all requests; backup is on the control socket alone"
         return _problem(error.status, f"{error.reason}: {request.method} {request.path}", hint)
     except Exception:
-        log.exception("request failed method=%s path=%s", request.method, request.path)
+        log.exception("request failed method=%s path=%s", request.method, _route(request))
         return _problem(500, "internal error", "the gateway's log has the details")
+
+
+def _route(request: web.Request) -> str:
+    """The path without what callers choose in it: of the same defects all lines are the same."""
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
 
 
 def as_json(value: Any, status: int = 200) -> web.Response:

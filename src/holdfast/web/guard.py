@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from holdfast.config import WebSettings, is_loopback
+from holdfast.forgery import netloc_of
 from holdfast.web.answers import Handler, as_json
 from holdfast.web.history_api import WHO
 from holdfast.web.routes import operation_of
@@ -57,7 +58,7 @@ class Refusal(StrEnum):
     ORIGIN = "origin"
     """An action asked for by a foreign page."""
     BODY = "body"
-    """Too large, too slow, or broken."""
+    """Too large, too slow, broken, or given up by its sender."""
     HTTP = "http"
     """What came was no HTTP."""
     PATH = "path"
@@ -204,7 +205,7 @@ class Guard:
         origin = request.headers.get("Origin")
         if origin is not None:
             ours = {request.headers.get("Host", "").lower(), self._url.netloc.lower()} - {""}
-            return urlsplit(origin).netloc.lower() in ours
+            return netloc_of(origin) in ours
         return self.cookie not in request.cookies
 
     async def _body(self, request: web.Request) -> web.Response | None:
@@ -220,7 +221,7 @@ class Guard:
             pass
         except TimeoutError:
             return self._cut(request, 408, f"the body did not come within {BODY_LIMIT:g} s")
-        except web.RequestPayloadError:
+        except (web.RequestPayloadError, OSError):  # or its sender has left
             return self._cut(request, 400, "the body is broken")
         return self._cut(request, 413, f"the body is larger than {MAX_BODY} bytes")
 
