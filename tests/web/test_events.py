@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +17,8 @@ import pytest
 from holdfast.lab.faults.blocker import stall_virtual
 from holdfast.observe.status import TTL, Status
 from holdfast.supervision import Report
-from holdfast.web import events
-from tests.web.http import Site, flock, serving
+from holdfast.web import events, sessions
+from tests.web.http import BEARER, TOKEN, Site, flock, guarded, serving
 
 
 @dataclass
@@ -202,3 +202,45 @@ async def test_a_stop_ends_the_streams_at_once(tmp_path: Path) -> None:
         assert asyncio.get_running_loop().time() - began <= 1.0
         assert site.server.hub.readers == 0
         assert site.server.hub._reported not in site.gateway.listeners
+
+
+async def log_out(site: Site) -> None:
+    """The browser's session ends by its own wish."""
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    async with site.session.post(site.url + "/logout", headers=headers) as answer:
+        assert answer.status == 200
+
+
+async def outlive(site: Site) -> None:
+    """The browser's session ends by its age."""
+    site.server.guard.sessions._clock = lambda: (
+        asyncio.get_running_loop().time() + sessions.SESSION_LIFE
+    )
+
+
+@pytest.mark.parametrize("end", [log_out, outlive])
+async def test_a_stream_ends_with_its_session(
+    tmp_path: Path, end: Callable[[Site], Awaitable[None]]
+) -> None:
+    async with serving(guarded(tmp_path)) as site:
+        await site.session.post(site.url + "/login", data={"token": TOKEN})
+        async with stream(site) as reader:
+            await reader.next("status")
+            await end(site)
+            await asyncio.gather(kicked(site, "polly"), kicked(site, "jack"))
+            began = asyncio.get_running_loop().time()
+            rest = await reader.answer.content.read()
+            assert asyncio.get_running_loop().time() - began <= events.HEARTBEAT
+            assert b"data:" not in rest
+        assert site.server.hub.readers == 0
+
+
+async def test_a_stream_of_a_token_outlives_sessions(tmp_path: Path) -> None:
+    async with serving(guarded(tmp_path)) as site:
+        url = site.url + "/api/v1/events"
+        async with site.session.get(url, headers=BEARER) as answer:
+            reader = Stream(answer)
+            await reader.next("status")
+            await outlive(site)
+            await kicked(site, "polly")
+            await reader.next("transition")

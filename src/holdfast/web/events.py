@@ -4,7 +4,8 @@ The status is a level: a reader gets the newest snapshot, never a queue of old o
 are numbered and kept in a ring, so a reader that was away for a moment (``Last-Event-ID``) gets
 what it missed; of what the ring no longer holds it is told with one ``missed``. There is no queue
 per reader: a slow one has only a place in the ring, and is dropped when it takes no byte for
-`WRITE_LIMIT`.
+`WRITE_LIMIT`. A stream ends with its session: nothing is told after the log-out, and within
+`HEARTBEAT` it is closed.
 
 The stream: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -27,6 +28,7 @@ from holdfast.observe.reporter import transition_of
 from holdfast.observe.status import TTL, Status
 from holdfast.store.protocol import Transition
 from holdfast.supervision import Report
+from holdfast.web.guard import ADMITTED
 from holdfast.web.problem import Problem
 from holdfast.web.routes import Query, operation
 
@@ -186,7 +188,7 @@ class EventsApi:
         reader = _Reader(self._hub, response, told)
         try:
             await reader.write(f"retry: {RETRY_MS}\n\n".encode())
-            while not self._hub.closed:
+            while not self._hub.closed and request[ADMITTED]():
                 await reader.tell()
                 await self._hub.changed()
                 # Several transitions of one moment are one round.

@@ -24,7 +24,7 @@ from holdfast.forgery import netloc_of
 from holdfast.web.answers import Handler, as_json
 from holdfast.web.history_api import WHO
 from holdfast.web.routes import operation_of
-from holdfast.web.sessions import SESSION_LIFE, Guesses, Sessions, same
+from holdfast.web.sessions import SESSION_LIFE, Guesses, Session, Sessions, same
 
 log = logging.getLogger("holdfast.web")
 
@@ -108,6 +108,7 @@ class Guard:
             return refusal
         request[WHO] = who or f"stranger {_address(request)}"
         request[KNOWN] = who is not None
+        request[ADMITTED] = lambda: self._is_still_known(request)
         response = await handler(request)
         if response.status == 404 and operation_of(request) is None:
             self.refused[Refusal.PATH] += 1
@@ -139,8 +140,16 @@ class Guard:
             return f"loopback {address}"
         if _bearer(request) is not None:
             return f"token {address}" if self.knock(request, _bearer(request) or "") else None
-        session = self.sessions.find(request.cookies.get(self.cookie, ""))
+        session = self._session(request)
         return f"session {session.id} {address}" if session is not None else None
+
+    def _session(self, request: web.Request) -> Session | None:
+        return self.sessions.find(request.cookies.get(self.cookie, ""))
+
+    def _is_still_known(self, request: web.Request) -> bool:
+        """Whether who was known once still is: the token stays the same, a session ends."""
+        shown = self._token is None or _bearer(request) is not None
+        return shown or self._session(request) is not None
 
     def wait(self, request: web.Request) -> float:
         """Seconds until the caller may try a token again."""
@@ -233,6 +242,9 @@ class Guard:
 
 KNOWN = web.RequestKey("known", bool)
 """Whether the caller may see details."""
+
+ADMITTED: web.RequestKey[Callable[[], bool]] = web.RequestKey("admitted")
+"""Whether a caller who was let in would still be, for answers that take days."""
 
 
 def is_open(path: str) -> bool:
