@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from holdfast.adapters.slack import Slack
+from holdfast.adapters.slack_history import CHATS
 from holdfast.errors import StoreError
 from holdfast.lab.simulators.slack_rules import ApiError
+from holdfast.lab.simulators.slack_world import SUBSCRIPTIONS
+from holdfast.messages import Outbound
 from holdfast.supervision import Kind, Published
 from holdfast.testing import MemoryStore
 from tests.adapters.test_slack import Narrow, bot, calls, cause, codes, heard_texts, until
@@ -100,6 +103,79 @@ async def test_an_app_that_hears_only_mentions_reads_only_mentions() -> None:
             await until(lambda: len(run.messages) == 3)
             await asyncio.sleep(5)
             assert sorted(m.text for m in run.messages) == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize("kind", ["mpim", "group"])
+async def test_what_is_heard_in_one_kind_of_chat_proves_nothing_of_another(kind: str) -> None:
+    async with Narrow() as sim:
+        sim.subscriptions = {"app_mention", "message.im", SUBSCRIPTIONS[kind]}
+        sim.channel_id("trio", group=True, kind=kind)
+        async with running(Slack, sim.account()) as run:
+            await run.connected()
+            sim.say("hi all three", chat="trio", sender="bob", group=True, mention=False)
+            sim.say("status?", chat="ops", group=True)
+            await heard_texts(run, "hi all three", "status?")
+            for number in range(3):
+                sim.say(f"chatter {number}", chat="ops", group=True, mention=False)
+                await asyncio.sleep(400)
+            assert len(run.messages) == 2
+            assert run.account.view().generation == 1
+            sim.drop_all()
+            sim.say("between us three", chat="trio", sender="bob", group=True, mention=False)
+            sim.say("chatter", chat="ops", group=True, mention=False)
+            await heard_texts(run, "hi all three", "status?", "between us three")
+
+
+async def test_a_reply_in_our_thread_without_our_name_is_no_mention_that_is_told() -> None:
+    async with Narrow() as sim:
+        sim.subscriptions = {"app_mention", "message.im"}
+        async with running(Slack, sim.account()) as run:
+            await run.connected()
+            chat = sim.channel_id("ops", group=True)
+            report = await run.adapter.send(Outbound(key="k", chat=chat, text="nightly report"))
+            root = report.id.partition(":")[2]
+            sim.say("explain?", chat="ops", group=True, reply_to=root)
+            await heard_texts(run, "explain?")
+            for number in range(3):
+                text = f"not to the bot {number}"
+                sim.say(text, chat="ops", group=True, mention=False, reply_to=root)
+                await asyncio.sleep(400)
+            sim.drop_all()
+            sim.say("and this?", chat="ops", group=True, reply_to=root)
+            await heard_texts(run, "explain?", "and this?")
+            assert run.account.view().generation == 2
+
+
+async def test_one_channel_overheard_tells_what_is_told_of_the_others() -> None:
+    async with bot() as (sim, run):
+        sim.say("here", chat="ops", group=True, mention=False)
+        await heard_texts(run, "here")
+        sim.drop_all()
+        sim.say("there", chat="dev", group=True, mention=False)
+        await heard_texts(run, "here", "there")
+
+
+async def test_an_older_journal_still_says_that_channels_are_overheard() -> None:
+    store = await store_at(700, overhears=True)
+    async with Narrow() as sim:
+        sim.say("not for us alone", chat="ops", group=True, mention=False)
+        async with running(Slack, sim.account(), store=store) as run:
+            await heard_texts(run, "not for us alone")
+            sim.say("more", chat="ops", group=True, mention=False)
+            await heard_texts(run, "not for us alone", "more")
+            cursor = await store.cursor("bot")
+            assert cursor["overhears"] == {"channel": [sim.channel_id("ops", group=True)]}
+
+
+async def test_what_is_remembered_as_overheard_is_bounded() -> None:
+    store = MemoryStore()
+    async with bot(store=store) as (sim, run):
+        for number in range(CHATS + 1):
+            sim.say("hi", chat=f"c{number}", group=True, mention=False)
+        await heard_texts(run, *["hi"] * (CHATS + 1))
+        channels = (await store.cursor("bot"))["overhears"]["channel"]
+        assert len(channels) == CHATS
+        assert channels[-1] == sim.channel_id(f"c{CHATS}", group=True)
 
 
 async def test_a_long_history_is_read_page_by_page() -> None:

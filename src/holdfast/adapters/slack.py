@@ -42,7 +42,7 @@ from holdfast.adapters.slack_history import (
     CatchUp,
     Page,
     begin,
-    overheard,
+    overhear,
     readable,
     remember,
     untold,
@@ -195,8 +195,7 @@ class Slack(Adapter):
             return None
         if taken is not None:
             remember(link.cursor, message, message.channel)
-            if overheard(message, message.channel):
-                link.cursor["overhears"] = True
+            overhear(link.cursor, message, message.channel)
         return taken
 
     async def overlooked(self, link: Link) -> str | None:

@@ -5,21 +5,22 @@ conversations.replies). The link's cursor holds
 
 ``mark``, ``floor``: the newest ``ts`` taken in, and the ``ts`` of the moment the account came up;
 ``chats``, ``threads``: where people wrote last, the newest at the end;
-``overhears``: whether messages in channels come even when they do not name us.
+``overhears``: the channels, by their kind, of which events came that need not name us; in
+an old journal only true.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from holdfast.adapter import AdapterError, BadFrame, Link, SendFailed, decode
 from holdfast.adapters.slack_api import Api, Bot
-from holdfast.adapters.slack_wire import Message, inbound, is_private
+from holdfast.adapters.slack_wire import Message, inbound, names
 from holdfast.messages import Inbound
 from holdfast.supervision import Kind
 
@@ -52,6 +53,9 @@ TYPES: Final = {
 }
 """Scopes and types of chats; ``X:history`` reads messages and ``X:read`` lists the chats."""
 
+OVERHEARD: Final = ("channel", "group", "mpim")
+"""Kinds of chats whose messages an app is told only if it asks for all of them, kind by kind."""
+
 LOOKS: Final = 5
 """Chats and threads looked at while the stream is quiet."""
 
@@ -78,6 +82,16 @@ class Chat(msgspec.Struct):
     """A chat we are in."""
 
     id: str
+    is_im: bool = False
+    is_mpim: bool = False
+    is_private: bool = False
+
+    @property
+    def kind(self) -> str:
+        """As events have it in ``channel_type``."""
+        if self.is_im or self.is_mpim:
+            return "im" if self.is_im else "mpim"
+        return "group" if self.is_private else "channel"
 
 
 class Chats(msgspec.Struct):
@@ -102,6 +116,19 @@ def remember(cursor: dict[str, Any], message: Message, channel: str) -> None:
     if message.thread_ts is not None:
         thread = f"{channel}:{message.thread_ts}"
         cursor["threads"] = _recent(cursor.get("threads", ()), thread, THREADS)
+
+
+def overhear(cursor: dict[str, Any], message: Message, channel: str) -> None:
+    """An event of the stream came. One that is no ``app_mention`` shows what we subscribed to."""
+    if message.type == "message" and message.channel_type in OVERHEARD:
+        known = _overheard(cursor)
+        recent = _recent(known.get(message.channel_type, ()), channel, CHATS)
+        cursor["overhears"] = {**known, message.channel_type: recent}
+
+
+def _overheard(cursor: Mapping[str, Any]) -> dict[str, list[str]]:
+    known = cursor.get("overhears")
+    return known if isinstance(known, dict) else {}
 
 
 def _recent(known: Sequence[str], item: str, most: int) -> list[str]:
@@ -140,7 +167,9 @@ async def untold(api: Api, link: Link, me: Bot) -> str | None:
             with contextlib.suppress(BadFrame):
                 message = decode(Message, bytes(raw))
                 if _seconds(message.ts) > _seconds(mark):
-                    taken = _for_us(link, message, place["channel"], me)
+                    channel = place["channel"]
+                    overheard = any(channel in known for known in _overheard(link.cursor).values())
+                    taken = _told(message, channel, me, overheard=overheard)
                     if taken is not None:
                         return f"message {taken.id}"
     return None
@@ -163,6 +192,7 @@ class CatchUp:
         overlap = OVERLAP if link.clock() - mark < OVERLAP_UNTIL else 0.0
         self._since = max(mark - overlap, _seconds(link.cursor.get("floor", "")))
         self._newest: list[tuple[Message, str]] = []
+        self._kinds: dict[str, str] = {}
         self._trouble: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -187,7 +217,8 @@ class CatchUp:
             self._trouble["chats"] = f"only {ASKED} of {len(chats)} chats were asked"
         for chat in chats[:ASKED]:
             found = await self._said_in(chat)
-            messages = [_for_us(self._link, message, chat, self._me) for message in found]
+            overheard = self._overhears(chat)
+            messages = [_told(m, chat, self._me, overheard=overheard) for m in found]
             new = [message for message in messages if message is not None]
             if new:
                 await self._link.deliver(*new)
@@ -214,7 +245,15 @@ class CatchUp:
             return known
         if (page.response_metadata or {}).get("next_cursor"):
             self._trouble["chats"] = f"only {ASKED} of more than {len(page.channels)} chats"
-        return list(dict.fromkeys([*known, *(chat.id for chat in page.channels)]))
+        self._kinds = {chat.id: chat.kind for chat in page.channels}
+        return list(dict.fromkeys([*known, *self._kinds]))
+
+    def _overhears(self, chat: str) -> bool:
+        """Whether the stream brings what does not name us, too, by what it has brought."""
+        if self._link.cursor.get("overhears") is True:
+            return True  # told without the kind: nothing may be lost for that
+        known = _overheard(self._link.cursor)
+        return self._kinds.get(chat) in known or any(chat in chats for chats in known.values())
 
     async def _said_in(self, chat: str) -> list[Message]:
         """What is new in a chat and its threads, oldest first."""
@@ -275,18 +314,17 @@ class CatchUp:
         return messages
 
 
-def _for_us(link: Link, message: Message, chat: str, me: Bot) -> Inbound | None:
-    """What the stream would have brought of a message in a history."""
+def _told(message: Message, chat: str, me: Bot, *, overheard: bool) -> Inbound | None:
+    """What the stream would have brought of a message in a history.
+
+    Where we are told of mentions alone, an answer to what we said is none: Slack makes an
+    ``app_mention`` of nothing but our name.
+    """
     taken = inbound(message, chat, me)
-    if taken is None or taken.private or taken.mentioned:
+    if taken is None or taken.private or overheard or names(message, me):
         return taken
-    return taken if link.cursor.get("overhears") else None
+    return None
 
 
 def _may(scopes: frozenset[str] | None, scope: str, *rights: str) -> bool:
     return scopes is None or all(f"{scope}:{right}" in scopes for right in rights)
-
-
-def overheard(message: Message, channel: str) -> bool:
-    """Whether this event shows that the app is told everything that is said in channels."""
-    return message.type == "message" and not is_private(channel)

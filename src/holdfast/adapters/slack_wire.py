@@ -94,6 +94,8 @@ class Message(msgspec.Struct):
     ts: Ts
     type: str = ""
     channel: str = ""
+    channel_type: str = ""
+    """Of ``message`` events alone: im, channel, group or mpim."""
     subtype: str | None = None
     user: str | None = None
     bot_id: str | None = None
@@ -152,24 +154,29 @@ def inbound(message: Message, channel: str, me: Bot) -> Inbound | None:
         return None
     if shown.subtype not in SPOKEN:
         return None
-    called = rf"<@{re.escape(me.user_id)}(?:\|[^>]*)?>"
     text = shown.text or ""
     threaded = shown.thread_ts is not None and shown.thread_ts != shown.ts
     return Inbound(
         id=key,
         chat=channel,
         sender=shown.user,
-        text=unescape(re.sub(rf"\A\s*{called}[\s,:]*", "", text)),
+        text=unescape(re.sub(rf"\A\s*{_called(me)}[\s,:]*", "", text)),
         at=float(message.ts),
         private=is_private(channel),
         mentioned=message.type == "app_mention"
-        or re.search(called, text) is not None
+        or names(message, me)
         or (threaded and shown.parent_user_id == me.user_id),
         thread=shown.thread_ts if threaded else None,
         reply_to=f"{channel}:{shown.thread_ts}" if threaded else None,
         edit_of=edit_of,
         attachments=tuple(_attachment(file) for file in shown.files or () if _reachable(file)),
     )
+
+
+def names(message: Message, me: Bot) -> bool:
+    """Whether a text calls us by name; so does an edit whose new text does."""
+    shown = message.message or message
+    return re.search(_called(me), shown.text or "") is not None
 
 
 def is_private(channel: str) -> bool:
@@ -190,6 +197,10 @@ def escape(text: str) -> str:
 def unescape(text: str) -> str:
     """Undo Slack's three escapes."""
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def _called(me: Bot) -> str:
+    return rf"<@{re.escape(me.user_id)}(?:\|[^>]*)?>"
 
 
 def _reachable(file: File) -> bool:

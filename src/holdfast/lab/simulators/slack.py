@@ -65,9 +65,12 @@ class SlackSimulator(Workspace):
         """How many sockets are live, frozen ones included."""
         return len(self._sockets.live())
 
-    def channel_id(self, name: str, *, group: bool = False) -> str:
-        """The id of a chat, which the bot may write to from now on."""
-        return self.world.channel(name, group=group).id
+    def channel_id(self, name: str, *, group: bool = False, kind: str = "channel") -> str:
+        """The id of a chat, which the bot may write to from now on.
+
+        A new group is of a ``kind``: channel, group (a private channel) or mpim (a group chat).
+        """
+        return self.world.channel(name, group=group, kind=kind).id
 
     def user_id(self, name: str) -> str:
         """The id of a user."""

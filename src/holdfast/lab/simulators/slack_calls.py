@@ -84,6 +84,8 @@ class WebCalls:
     @staticmethod
     def _describe(channel: Channel) -> Json:
         kind: Json = {"id": channel.id, "is_im": not channel.group, "is_channel": channel.group}
+        kind |= {"is_mpim": channel.kind == "mpim", "is_group": channel.kind == "group"}
+        kind |= {"is_private": channel.kind != "channel"}
         if channel.group:
             return kind | {"name": channel.name, "is_member": True, "is_archived": False}
         return kind | {"user": "U" + channel.id[1:], "is_open": True}
@@ -93,7 +95,8 @@ class WebCalls:
 
     def _channels(self, _: web.Request, params: Json) -> Json:
         wanted = str(params.get("types") or "public_channel").split(",")
-        kinds = {"im": "im", "channel": "public_channel"}
+        kinds = {"channel": "public_channel", "group": "private_channel", "mpim": "mpim"}
+        kinds |= {"im": "im"}
         found = [c for c in self._world.channels.values() if kinds[c.kind] in wanted]
         page = {"response_metadata": {"next_cursor": ""}}
         return {"channels": [self._describe(channel) for channel in found]} | page

@@ -22,6 +22,14 @@ from holdfast.lab.simulators.slack_rules import (
     page_size,
 )
 
+SUBSCRIPTIONS: Mapping[str, str] = {
+    "channel": "message.channels",
+    "group": "message.groups",
+    "mpim": "message.mpim",
+    "im": "message.im",
+}
+"""Bot events by ``channel_type`` (https://docs.slack.dev/reference/events/message)."""
+
 _MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpeg"), (b"GIF8", "gif"))
 
 
@@ -31,18 +39,19 @@ class Channel:
 
     id: str
     name: str
-    group: bool
+    kind: str
+    """``channel_type`` of events, one of `SUBSCRIPTIONS`."""
     messages: dict[str, Json] = field(default_factory=dict)
 
     @property
-    def kind(self) -> str:
-        """``channel_type`` of events."""
-        return "channel" if self.group else "im"
+    def group(self) -> bool:
+        """Whether it is more than a chat of two."""
+        return self.kind != "im"
 
     @property
     def subscription(self) -> str:
         """The bot event an app subscribes to for messages of such channels."""
-        return "message.channels" if self.group else "message.im"
+        return SUBSCRIPTIONS[self.kind]
 
     def find(self, ts: object, error: str = "message_not_found") -> Json:
         """A message of the channel. Raises ApiError."""
@@ -103,12 +112,15 @@ class World:
         self.users[key] = name
         return key
 
-    def channel(self, name: str, *, group: bool) -> Channel:
-        """The chat of this name, which exists from now on; a direct one belongs to a user."""
+    def channel(self, name: str, *, group: bool, kind: str = "channel") -> Channel:
+        """The chat of this name, which exists from now on; a direct one belongs to a user.
+
+        ``kind`` is what a group becomes that does not exist yet.
+        """
         key = _id("C" if group else "D", name)
         if not group:
             self.user(name)
-        return self.channels.setdefault(key, Channel(key, name, group))
+        return self.channels.setdefault(key, Channel(key, name, kind if group else "im"))
 
     def resolve(self, key: object) -> Channel:
         """The channel of an id; a user's id means the direct chat. Raises ApiError."""
