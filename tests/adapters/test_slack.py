@@ -25,7 +25,10 @@ class Narrow(SlackSimulator):
     def __init__(self) -> None:
         super().__init__()
         self.refusals: dict[str, ApiError] = {}
+        """By method, or by method and channel with a space between."""
         self.hanging: set[str] = set()
+        self.slow = 0.0
+        """Seconds for every call that reads or lists chats."""
         self.scopes: str | None = None
         """What auth.test tells of the bot token's scopes."""
 
@@ -38,7 +41,10 @@ class Narrow(SlackSimulator):
             self.note("call", method=method, params=dict(params))
             if method in self.hanging:
                 await asyncio.Event().wait()
-            if (error := self.refusals.get(method)) is not None:
+            if method.startswith(("conversations.", "users.")):
+                await asyncio.sleep(self.slow)
+            here = f"{method} {params.get('channel')}"
+            if (error := self.refusals.get(method) or self.refusals.get(here)) is not None:
                 raise error
             answer = await perform(request, params)
             if method != "auth.test" or self.scopes is None or not isinstance(answer, dict):

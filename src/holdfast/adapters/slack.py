@@ -7,6 +7,7 @@ resumed: what was said while no socket was up is read from the histories (`slack
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -37,9 +38,9 @@ from holdfast.adapter import (
 )
 from holdfast.adapters import slack_wire as wire
 from holdfast.adapters.slack_api import SCOPE_HINT, Answer, Api, Bot, Posted
+from holdfast.adapters.slack_catchup import CatchUp
 from holdfast.adapters.slack_history import (
     OVERLAP,
-    CatchUp,
     Page,
     begin,
     overhear,
@@ -104,6 +105,8 @@ class Slack(Adapter):
         self._settings, self._tools = settings, tools
         self._api = Api(settings.api_url, settings.bot_token, settings.app_token)
         self._me: Bot | None = None
+        self._catch_up: CatchUp | None = None
+        """Of the newest connection."""
         self._readers = 0
         """Connections that take in events right now; two while one replaces the other."""
         self._others = 0
@@ -146,19 +149,28 @@ class Slack(Adapter):
         hello = await _hello(link, ws)
         self._others = max(0, hello.num_connections - 1 - self._readers)
         relieved, known = self._readers > 0, "mark" in link.cursor
+        self._catch_up = catch_up = CatchUp(self._api, link, me)
         if not known:
             begin(link)
             await link.commit()
+        elif not relieved:
+            catch_up.fall_behind()
         self._readers += 1
         try:
             link.ready(_continuity(me, relieved, known), silence=SILENCE, grace=GRACE)
-            if known and not relieved and readable(me):
-                await CatchUp(self._api, link, me).run()
-            await self._read(link, ws, me)
+            async with asyncio.TaskGroup() as tasks:
+                missed = tasks.create_task(catch_up.run(), name="slack catch-up")
+                await catch_up.ahead()
+                try:
+                    await self._read(link, ws, me, catch_up)
+                finally:
+                    missed.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
         finally:
             self._readers -= 1
 
-    async def _read(self, link: Link, ws: WebSocket, me: Bot) -> None:
+    async def _read(self, link: Link, ws: WebSocket, me: Bot, catch_up: CatchUp) -> None:
         """Frames until the end. Raises Disconnect; WebSocketClosed for an end without notice."""
         planned: Cause | None = None
         try:
@@ -175,6 +187,7 @@ class Slack(Adapter):
                     message = await self._heard(link, frame, me) if events else None
                     receipt = msgspec.json.encode({"envelope_id": frame.envelope_id}).decode()
                     await link.take(message, partial(ws.send, receipt))
+                    catch_up.go_on()
         except WebSocketClosed as closed:
             if planned is None:
                 raise
@@ -202,6 +215,8 @@ class Slack(Adapter):
         """See `Adapter.overlooked`. What another socket of the app may have got proves nothing."""
         if self._me is None or self._others or not readable(self._me):
             return None
+        if self._catch_up is not None:
+            self._catch_up.go_on()  # where nothing comes in, nothing else would
         return await untold(self._api, link, self._me)
 
     # -- calls --------------------------------------------------------------------------------
