@@ -161,3 +161,28 @@ async def test_discord_fetches_long_histories_page_by_page() -> None:
         await until(lambda: len(bot.messages) == 131)
         assert [m.text for m in bot.messages[1:]] == [f"{number}" for number in range(130)]
         assert bot.account.last_gap is not None  # there may be channels it knows nothing of
+
+
+async def test_discord_takes_no_edit_for_the_place_where_it_was() -> None:
+    async with DiscordSimulator() as sim:
+        old = sim.say("before the bot")
+        sim.say("before the bot too")
+        async with running(Discord, sim.account()) as bot:
+            await bot.connected()
+            sim.say("mended", edit_of=old)
+            await asyncio.sleep(2 * FIVE_MINUTES)
+            assert [message.text for message in bot.messages] == ["mended"]
+            assert bot.account.view().generation == 1
+            assert bot.account.last_gap is None
+
+
+async def test_discord_finds_what_was_never_told_before_an_edit() -> None:
+    async with greeted(Discord, DiscordSimulator) as (sim, bot, _):
+        sim.faults.arm("mute", times=None)
+        sim.say("two")
+        three = sim.say("three")
+        sim.faults.clear("mute")
+        sim.say("three, mended", edit_of=three)
+        await until(lambda: len(bot.messages) == 4)
+        texts = [message.text for message in bot.messages]
+        assert texts == ["one", "three, mended", "two", "three, mended"]

@@ -125,7 +125,8 @@ class Discord(Adapter):
             return None
         if said is None:
             return None
-        history.remember(link.cursor, said)
+        if event == "MESSAGE_CREATE":  # an edit names a message of any age
+            history.remember(link.cursor, said)
         message = wire.inbound(said, own_id)
         if wire.says_something(message):
             return message

@@ -37,12 +37,12 @@ LIMIT: Final = 10.0
 
 
 def remember(cursor: dict[str, Any], message: wire.Message) -> None:
-    """A message of the gateway or of a history is being taken in."""
+    """A new message of the gateway, or one of a history, is being taken in."""
     chats: dict[str, list[str]] = dict(cursor.get(KEPT, {}))
     if not (SNOWFLAKE.fullmatch(message.channel_id) and SNOWFLAKE.fullmatch(message.id)):
         return  # nothing one could ask for
     last, _ = chats.pop(message.channel_id, ("0", ""))
-    newest = max(last, message.id, key=int)  # an edit names an old message
+    newest = max(last, message.id, key=int)  # an event may be overtaken
     chats[message.channel_id] = [newest, message.guild_id or ""]
     cursor[KEPT] = dict(list(chats.items())[-CHATS:])
 
