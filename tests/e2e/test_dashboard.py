@@ -360,6 +360,17 @@ async def test_what_is_refused_is_told_with_a_hint(tmp_path: Path) -> None:
         await expect(page.get_by_role("log")).to_contain_text("holdfast resume bot-0000")
 
 
+async def test_names_that_decode_to_nothing_break_no_view(tmp_path: Path) -> None:
+    async with crowd(tmp_path, 1) as site, looking(site.url + "#/account/%", quiet=False) as page:
+        await expect(page.locator("h1")).to_contain_text("%")
+        await page.get_by_role("link", name="Accounts", exact=True).click()
+        await expect(card(page, "bot-0000")).to_contain_text("connected for")
+        kick = "fetch('/api/v1/accounts/100%25/kick', {method: 'POST'}).then((one) => one.status)"
+        assert await page.evaluate(kick) == 404
+        await page.get_by_role("link", name="Actions").click()
+        await expect(page.locator("tbody tr")).to_contain_text("Try now: 100%")
+
+
 async def test_a_dead_letter_is_retried_and_another_dropped(tmp_path: Path) -> None:
     async with crowd(tmp_path, 2) as site, looking(site.url + "#/letters") as page:
         await expect(page.get_by_text("No message waits for a person.")).to_be_visible()

@@ -55,7 +55,7 @@ export class Actions {
 }
 
 function rowOf({ at, who, what, path, status }) {
-  const about = decodeURIComponent(path.split("/").slice(4, -1).at(-1) ?? "");
+  const about = path.split("/").slice(4, -1).at(-1); // the gateway has decoded it
   const deed = knows(what) ? t(what) : what;
   const outcome = status === 200 ? t("action.done") : t("action.refused", status);
   return h(

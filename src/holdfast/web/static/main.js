@@ -111,7 +111,7 @@ function chosen() {
   const [, name = "", rest = ""] = location.hash.split("/");
   switch (name) {
     case "account":
-      return ["accounts", new AccountView(page, decodeURIComponent(rest))];
+      return ["accounts", new AccountView(page, decoded(rest))];
     case "letters":
       return ["letters", new Letters(page)];
     case "incidents":
@@ -120,6 +120,15 @@ function chosen() {
       return ["actions", new Actions()];
     default:
       return ["accounts", accounts];
+  }
+}
+
+/** A part of the address, which anybody may have typed: as it is where it decodes to nothing. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
   }
 }
 
