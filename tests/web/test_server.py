@@ -109,6 +109,8 @@ async def test_an_incident_is_told_with_its_way(tmp_path: Path) -> None:
         assert told["since"] <= told["until"]
         assert await site.get("/incidents") == [told]
         assert await site.get("/accounts/jack/incidents") == []
+        assert await site.get(f"/incidents?since={told['until']}") == [told]
+        assert await site.get(f"/incidents?since={told['until'] + 0.001:f}") == []
         assert await site.get(f"/incidents?since={int(told['until']) + 60}") == []
 
 
@@ -131,6 +133,8 @@ async def test_uptime_by_the_minute_and_by_the_hour(tmp_path: Path) -> None:
         ("/accounts/polly/uptime?count=0", "count='0' is not a number from 1 to 2160"),
         ("/accounts/polly/uptime?count=9e9", "count='9e9' is not"),
         ("/incidents?since=yesterday", "since='yesterday' is not a number"),
+        ("/incidents?since=inf", "since='inf' is not a number"),
+        ("/incidents?since=-1.5", "since='-1.5' is not a number"),
         ("/actions?limit=1001", "limit='1001' is not a number from 1 to 1000"),
     ],
 )

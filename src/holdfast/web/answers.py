@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -21,6 +22,8 @@ PREFIX = "/api/v1"
 
 LIMIT = 1000
 """Most things in one answer; the journal keeps ten times as many transitions of an account."""
+
+_MOMENT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,18})?")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -84,6 +87,16 @@ def number_of(
         known = " or ".join(map(str, among)) if among else f"a number from {least} to {most}"
         raise Problem(400, f"{name}={text!r} is not {known}", f"without it, it is {default}")
     return number
+
+
+def moment_of(request: web.Request, name: str) -> float:
+    """Unix seconds of the query, whole or not; 0 without them. Raises Problem."""
+    text = request.query.get(name, "0")
+    if not _MOMENT.fullmatch(text):
+        raise Problem(
+            400, f"{name}={text!r} is not a number of Unix seconds", "such as 1700000000.5"
+        )
+    return float(text)
 
 
 def _problem(status: int, error: str, hint: str) -> web.Response:

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Middleware
 from holdfast.gateway.gateway import Gateway
 from holdfast.observe.history import SIZES, Action, History, Incident, Uptime
 from holdfast.observe.incidents import HOUR
-from holdfast.web.answers import Handler, as_json, limit_of, number_of
+from holdfast.web.answers import Handler, as_json, limit_of, moment_of, number_of
 from holdfast.web.routes import LIMIT, Query, operation, operation_of
 
 WHO = web.RequestKey("who", str)
@@ -54,7 +54,7 @@ class HistoryApi:
         return as_json(await self._found(request, self._name(request)))
 
     async def _found(self, request: web.Request, account: str | None) -> list[Incident]:
-        since = number_of(request, "since", 0, 10**12, 0)
+        since = moment_of(request, "since")
         return await self._history.incidents(account, since=since, limit=limit_of(request))
 
     @operation(
