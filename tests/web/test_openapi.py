@@ -133,8 +133,19 @@ async def test_a_local_operation_is_not_there(tmp_path: Path) -> None:
         assert status == 404
 
 
+@pytest.mark.parametrize(
+    ("url", "cookie"), [(None, "holdfast"), ("https://bots.example.org", "__Host-holdfast")]
+)
+async def test_the_cookie_is_named_as_it_is_set(
+    tmp_path: Path, url: str | None, cookie: str
+) -> None:
+    async with serving(flock(tmp_path, url=url)) as site:
+        whole = (await site.ask("/api/v1/openapi.json"))[1]
+        assert whole["components"]["securitySchemes"]["session"]["name"] == cookie
+
+
 def test_the_document_holds_together() -> None:
-    whole = document(table())
+    whole = document(table(), "holdfast")
     assert whole["openapi"] == "3.1.0"
     for schema in whole["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)

@@ -34,8 +34,8 @@ ABOUT = {
 """The parameters of paths."""
 
 
-def document(operations: Iterable[Operation]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of some operations."""
+def document(operations: Iterable[Operation], cookie: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of some operations; ``cookie`` is the name of a session's."""
     told = list(operations)
     types = [kind for one in told for kind in (one.answer, one.body) if kind is not None]
     schemas, components = msgspec.json.schema_components([*types, Mistake], ref_template=_REF)
@@ -53,7 +53,7 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
             "schemas": components,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
-                "session": {"type": "apiKey", "in": "cookie", "name": "holdfast"},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie},
             },
         },
     }

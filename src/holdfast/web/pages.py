@@ -93,7 +93,7 @@ class Pages:
     def __init__(self, guard: Guard, operations: Sequence[Operation]) -> None:
         self._guard = guard
         self._files: Mapping[str, File] = files()
-        self._document = msgspec.json.encode(document(operations))
+        self._document = msgspec.json.encode(document(operations, guard.cookie))
         self._reference = reference(operations).encode()
 
     def add_to(self, app: web.Application) -> None:
