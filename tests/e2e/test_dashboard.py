@@ -131,6 +131,19 @@ async def test_a_page_of_another_machines_loopback_is_not_offered(tmp_path: Path
     assert told == [[near, ""], [far, far], ["", ""]]
 
 
+async def test_only_what_somebody_paused_is_off(tmp_path: Path) -> None:
+    async with crowd(tmp_path, 1) as site, looking(site.url) as page:
+        told = await page.evaluate(
+            """async () => {
+                const { needOf } = await import("/static/model.js");
+                const states = ["stopped", "stopping", "connecting", "retrying", "fatal"];
+                const need = (state, paused) => needOf({ state, paused, attention: false }, 0);
+                return [true, false].map((paused) => states.map((state) => need(state, paused)));
+            }"""
+        )
+    assert told == [["off"] * 5, ["down", "connecting", "connecting", "down", "person"]]
+
+
 async def test_a_page_that_hears_nothing_says_so_and_never_connected(tmp_path: Path) -> None:
     """The stream stays open and mute: what the gateway knows of its own links holds here, too."""
     async with crowd(tmp_path, 3) as site, Relay("127.0.0.1", site.server.port) as relay:

@@ -261,7 +261,7 @@ class Alerting:
         desk = self._gateway.desks.get(way.account)
         if desk is None or way.account in down:
             raise Undelivered("the alert is about this account" if desk else "it is not running")
-        state = desk.account.view().published
+        state = desk.view().published
         if state is not Published.CONNECTED:
             raise Undelivered(f"the account is not connected but {state.value}")
         traits = desk.account.adapter.traits

@@ -29,6 +29,7 @@ from holdfast.gateway.hooks import HookServer
 from holdfast.gateway.lanes import Lanes, Limits
 from holdfast.gateway.net import Net
 from holdfast.gateway.notify import ServiceManager
+from holdfast.gateway.opening import Opening
 from holdfast.gateway.reachability import Reachability
 from holdfast.gateway.sender import Sender
 from holdfast.gateway.stored import stored
@@ -48,7 +49,8 @@ from holdfast.observe.status import (
 )
 from holdfast.observe.writer import PERIOD, StatusWriter
 from holdfast.store.protocol import Box, Entry, GapEntry, Owed, Received, Store
-from holdfast.supervision import Published, Report
+from holdfast.supervision import Published, Report, State
+from holdfast.supervision.states import Trigger
 
 log = logging.getLogger("holdfast.gateway")
 
@@ -142,6 +144,8 @@ class Gateway:
         self._status.start()
         self.watchdog.start()
         self._pulse = asyncio.create_task(self._beat(), name="gateway pulse")
+        for desk in desks:
+            desk.opening = self._opening(desk.config.name)
         opened = await asyncio.gather(*(self._open(desk) for desk in desks), return_exceptions=True)
         for error in opened:
             if error is not None:
@@ -152,7 +156,8 @@ class Gateway:
         self._stopping = True
         self._service.send("STOPPING=1")
         # The alerts first: that the accounts stop is no news.
-        await asyncio.gather(self.alerting.stop(), *(desk.stop() for desk in self.desks.values()))
+        stops = (self._stop_desk(desk) for desk in self.desks.values())
+        await asyncio.gather(self.alerting.stop(), *stops)
         await self._reachability.stop()
         await self.hooks.stop()
         if self._pulse is not None:
@@ -201,21 +206,25 @@ class Gateway:
                 desk.config = new
             gone = [name for name in self.desks if name not in config.accounts]
             stopping = [*gone, *(new.name for new in changed if new.name in self.desks)]
-            await asyncio.gather(*(self.desks[name].stop() for name in stopping))
+            openings = {new.name: self._opening(new.name) for new in changed}
+            stops = (self._stop_desk(self.desks[name], openings.get(name)) for name in stopping)
+            await asyncio.gather(*stops)
             # However long the disk takes: what lands behind the new desk's back is nobody's.
             await asyncio.gather(*(self.desks[name].account.settled() for name in stopping))
             if self._stopping:
+                for opening in openings.values():
+                    await opening.cancel()
                 return done  # nobody would stop what is opened now
             done += [f"{name}: removed" for name in gone]
-            for name in stopping:
-                del self.desks[name]
+            was_paused = {name for name in stopping if self.desks.pop(name).paused}
             for desk in fresh:
+                desk.paused = desk.config.name in was_paused
                 verb = "restarted" if desk.config.name in stopping else "added"
                 done.append(f"{desk.config.name}: {verb}")
             self._status.changed()
-            openings = [self._open_at_last(desk) for desk in fresh]
+            tasks = [self._open_at_last(desk, openings[desk.config.name]) for desk in fresh]
             # Each belongs to its desk: whoever asked for the reload may give up waiting.
-            opened = asyncio.gather(*openings, return_exceptions=True)
+            opened = asyncio.gather(*tasks, return_exceptions=True)
             for error in await asyncio.shield(opened):
                 if isinstance(error, Exception):
                     raise error
@@ -244,6 +253,7 @@ class Gateway:
             desk = self.desk(name)
             await self.store.remember(name, "paused", b"1")
             desk.paused = True
+            self._tell(name)
         await desk.account.pause()
 
     async def resume(self, name: str) -> None:
@@ -255,7 +265,9 @@ class Gateway:
             desk = self.desk(name)
             await self.store.remember(name, "paused", b"")
             desk.paused = False
-            desk.account.resume()
+            self._tell(name)
+            if desk.opening is None:  # else it is started once it is open
+                desk.account.resume()
 
     async def retry(self, box: Box, row: int) -> Entry:
         """Give a message that waits for a person to its desk once more; see `Store.retry`.
@@ -334,7 +346,7 @@ class Gateway:
 
     def summary(self) -> str:
         """One line for the service manager."""
-        states = [desk.account.view().published.value for desk in self.desks.values()]
+        states = [desk.view().published.value for desk in self.desks.values()]
         counts = {state: states.count(state) for state in sorted(set(states))}
         return ", ".join(f"{n} {state}" for state, n in counts.items()) or "no accounts"
 
@@ -342,7 +354,7 @@ class Gateway:
         account, now = desk.account, self._clock()
         gap = account.last_gap
         return account_status(
-            account.view(),
+            desk.view(),
             account.wall,
             now,
             platform=desk.config.platform,
@@ -442,20 +454,36 @@ class Gateway:
         Raises StoreError, and then nothing was taken up.
         """
         name = desk.config.name
-        owed, unhandled = await self.store.owed(name), await self.store.unhandled(name)
         desk.paused = bool(await self.store.recall(name, "paused"))
+        if desk.paused:
+            self._tell(name)  # nobody waits for it after all
+        owed, unhandled = await self.store.owed(name), await self.store.unhandled(name)
         desk.sender.put(owed)
         desk.lanes.put(unhandled)
         if not desk.paused:
             await desk.account.start()
+        if desk.opening is not None:
+            desk.opening.end()
+            desk.opening = None
 
-    def _open_at_last(self, desk: Desk) -> asyncio.Task[None]:
+    def _opening(self, name: str) -> Opening:
+        return Opening(name, lambda: self._tell(name))
+
+    async def _stop_desk(self, desk: Desk, successor: Opening | None = None) -> None:
+        """Stop a desk for good, or until its ``successor`` is open."""
+        opening = desk.opening
+        await desk.stop(successor)
+        if opening is not None and successor is None and opening.told:
+            self._publish(desk.account, Report(desk.view(), Trigger.STOP))
+
+    def _open_at_last(self, desk: Desk, opening: Opening) -> asyncio.Task[None]:
         """Open a desk of a running gateway: a journal in trouble delays an account, ends none."""
         name = desk.config.name
-        self.desks[name] = desk
-        opening = stored(name, self._open, desk)
-        desk.opening = asyncio.create_task(opening, name=f"{name} opening")
-        return desk.opening
+        self.desks[name], desk.opening = desk, opening
+        self._tell(name)
+        work = opening.watch(stored(name, opening.attempt, partial(self._open, desk)))
+        opening.task = asyncio.create_task(work, name=f"{name} opening")
+        return opening.task
 
     # -- what the accounts say ----------------------------------------------------------------
 
@@ -466,6 +494,20 @@ class Gateway:
         self.alerting.received(account.name, rows)
 
     def _on_report(self, account: Account, report: Report) -> None:
+        self._publish(account, report)
+        if report.view.state is State.STOPPED:
+            self._tell(account.name)  # it may be on its way to another desk
+
+    def _tell(self, name: str) -> None:
+        """Report an account that is not open, as that stands now."""
+        desk = self.desks.get(name)
+        if desk is None or desk.opening is None:
+            return
+        news = desk.opening.news(desk.view())
+        if news is not None:
+            self._publish(desk.account, news)
+
+    def _publish(self, account: Account, report: Report) -> None:
         name, view = account.name, report.view
         desk = self.desks.get(name)
         if desk is not None and desk.account is account:

@@ -151,6 +151,8 @@ class Cause:
     """Seconds the server asked us to wait: a floor, never shortened."""
     step: str = ""
     """The step of the attempt in which it happened, for example ``identify``."""
+    final: bool = False
+    """Nothing is tried again by itself, whatever the kind."""
 
     @property
     def rule(self) -> Rule:
@@ -160,7 +162,7 @@ class Cause:
     @property
     def retryable(self) -> bool:
         """Whether Holdfast goes on trying by itself."""
-        return self.rule.remedy is not Remedy.PERSON
+        return not self.final and self.rule.remedy is not Remedy.PERSON
 
     @property
     def advice(self) -> str:

@@ -73,7 +73,7 @@ class Attended:
         desk = self._gateway.desks.get(account)
         if desk is None:
             return Published.STOPPED.value, 0
-        view = desk.account.view()
+        view = desk.view()
         return view.published.value, view.generation
 
     async def retry(self, box: Box, row: int) -> Entry:

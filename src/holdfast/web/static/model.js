@@ -28,9 +28,9 @@ export function needOf(account, now) {
   const state = believed(account, now, false);
   if (account.paused) return "off";
   if (needsPerson(account)) return "person";
-  if (state === "retrying") return "down";
-  if (state === "connecting") return "connecting";
-  if (state !== "connected") return "off";
+  if (state === "connecting" || state === "stopping") return "connecting";
+  // Whatever else it says: what nobody paused is wanted.
+  if (state !== "connected") return "down";
   return account.suspect || account.flapping ? "doubt" : "well";
 }
 
