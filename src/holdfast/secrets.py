@@ -98,6 +98,23 @@ def resolve(
     return Secret(secret)
 
 
+def named(document: Any, form: str) -> list[str]:
+    """What the entries of one form name, as ``{ file = "NAME" }`` does, in order; reads none."""
+    return list(dict.fromkeys(_named(document, form)))
+
+
+def _named(value: Any, form: str) -> Iterator[str]:
+    match value:
+        case dict() if value.keys() == {form}:
+            yield str(value[form])
+        case dict():
+            for part in value.values():
+                yield from _named(part, form)
+        case list():
+            for part in value:
+                yield from _named(part, form)
+
+
 def _from_file(path: Path, where: str, name: str) -> str:
     """The one line of a file, however many links lead to it. Never waits for anybody."""
     what = f"the secret's file {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from holdfast.cli import main, service
 from holdfast.cli.exits import Exit
-from holdfast.service.systemd import Manager, check_account, program, run, variables
+from holdfast.service.systemd import Manager, check_account, program, reads, run, variables
 from holdfast.service.unit import HOMES, MARK, STATE, TEMPORARY, Scope, Unit, UnitError, quoted
 
 CONFIG = """\
@@ -85,6 +86,32 @@ def test_what_it_needs_may_be_a_temporary_file(key: str, place: Path) -> None:
     changes: dict[str, Any] = {key: (str(file),) if key == "program" else file}
     assert "PrivateTmp=yes" not in unit(**changes).text().splitlines()
     assert "PrivateTmp=yes" in unit().text().splitlines()
+
+
+@pytest.mark.parametrize("home", HOMES, ids=str)
+def test_an_interpreter_or_a_secret_in_a_home_is_not_hidden(home: Path) -> None:
+    lines = unit(reads=(Path("/etc/token"), home / "me" / "venv")).text().splitlines()
+    assert "ProtectHome=yes" not in lines
+    assert "ProtectHome=yes" in unit(reads=(Path("/etc/token"),)).text().splitlines()
+
+
+@pytest.mark.parametrize("key", ["program", "config", "state_dir", "reads"])
+def test_a_link_into_a_home_counts_as_what_it_leads_to(tmp_path: Path, key: str) -> None:
+    link = tmp_path / "holdfast"
+    link.symlink_to("/home/me/.local/share/pipx/venvs/holdfast/bin/holdfast")
+    changes: dict[str, Any] = {key: {"program": (str(link),), "reads": (link,)}.get(key, link)}
+    assert "ProtectHome=yes" not in unit(**changes).text().splitlines()
+
+
+def test_the_service_reads_its_interpreter_and_the_files_of_its_secrets(tmp_path: Path) -> None:
+    config = tmp_path / "holdfast.toml"
+    config.write_text(
+        '[accounts.a]\ntoken = { file = "/home/me/token" }\nsecret = { file = "near" }\n'
+        'other = { env = "TOKEN" }\n'
+    )
+    found = reads(config)
+    assert {Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix)} <= {*found}
+    assert found[-2:] == (Path("/home/me/token"), tmp_path / "near")
 
 
 def test_another_state_directory_is_made_writable() -> None:
@@ -162,6 +189,37 @@ def test_install_and_uninstall_leave_nothing_behind(tmp_path: Path) -> None:
     steps[1].do()
     assert list(systemd.manager.units.iterdir()) == []
     assert systemd.manager.uninstall() == []
+
+
+def test_another_state_directory_is_made_for_the_services_account(tmp_path: Path) -> None:
+    manager = Systemd(tmp_path, Scope.SYSTEM).manager
+    place = tmp_path / "etc" / "state"
+    first = manager.install(unit(state_dir=place, run_as="bots"))[0]
+    assert first.text == f"install -d -m 700 -o bots {place}"
+    place.mkdir(parents=True)
+    for others in (unit(state_dir=place), unit()):  # it is there, or systemd makes it
+        assert manager.install(others)[0].text == f"write {manager.path}"
+    mine = unit(Scope.USER, state_dir=tmp_path / "mine")
+    systemd = Systemd(tmp_path)
+    assert systemd.manager.install(mine)[0].text == f"write {systemd.manager.path}"
+
+
+def test_the_state_directory_is_there_before_the_service_starts(tmp_path: Path) -> None:
+    place = tmp_path / "etc" / "state"
+    called: list[str] = []
+
+    def carry_out(command: Sequence[str]) -> None:
+        called.append(command[0])
+        if command[0] == "install":
+            run(command)
+        else:
+            assert place.stat().st_mode & 0o777 == 0o700
+
+    manager = Manager(Scope.SYSTEM, tmp_path / "units", run=carry_out)
+    me = getpass.getuser()
+    for step in manager.install(unit(state_dir=place, run_as=me)):
+        step.do()
+    assert called == ["install", *["systemctl"] * 3]
 
 
 def test_somebody_elses_unit_is_left_alone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from holdfast.cli import tables
 from holdfast.cli.exits import CommandFailed, Exit
 from holdfast.config import state_dir_of
-from holdfast.service.systemd import Manager, Step, check_account, program, variables
+from holdfast.service.systemd import Manager, Step, check_account, program, reads, variables
 from holdfast.service.unit import Scope, Unit, UnitError
 
 RUN_AS = "holdfast"
@@ -72,6 +72,7 @@ def _unit(args: argparse.Namespace, scope: Scope) -> Unit:
         config=config,
         state_dir=state_dir_of(config),
         run_as=args.run_as or RUN_AS,
+        reads=reads(config),
     )
 
 

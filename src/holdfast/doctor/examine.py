@@ -20,7 +20,7 @@ from holdfast.doctor.finding import Check, Finding, Verdict, in_thread, run_all
 from holdfast.doctor.network import Doors
 from holdfast.errors import ConfigError
 from holdfast.gateway.watchdog import boot_clock
-from holdfast.secrets import Redaction
+from holdfast.secrets import Redaction, named
 
 ORDER = ("configuration", "gateway", "account", "owner", "credentials", "portal", "clock", "dns",
          "connect", "ipv6", "tls", "proxy", "http", "files", "disk", "permissions")  # fmt: skip
@@ -171,23 +171,10 @@ def _gateway(room: Room, directory: Path) -> Iterator[Finding]:
 def _secret_files(config: Path) -> Iterator[Finding]:
     """The files that secrets are taken from, and the configuration if it holds some itself."""
     document = _document(config)
-    for name in dict.fromkeys(_named(document, "file")):
+    for name in named(document, "file"):
         path = config.parent / Path(name).expanduser()
         if path.exists():
             yield from machine.private(path, "it holds a secret")
-
-
-def _named(value: Any, form: str) -> Iterator[str]:
-    """The names in all entries such as ``{ file = "NAME" }``."""
-    match value:
-        case dict() if value.keys() == {form}:
-            yield str(value[form])
-        case dict():
-            for part in value.values():
-                yield from _named(part, form)
-        case list():
-            for part in value:
-                yield from _named(part, form)
 
 
 def _remote(room: Room, patients: Iterable[Patient]) -> Iterator[Check]:

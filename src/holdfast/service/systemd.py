@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import holdfast
+from holdfast.secrets import named
 from holdfast.service.unit import MARK, NAME, Scope, Unit, UnitError
 
 PATIENCE = 60.0
@@ -44,7 +46,7 @@ def run(command: Sequence[str]) -> None:
     except subprocess.CalledProcessError as error:
         raise UnitError(
             f"`{' '.join(command)}` failed with exit code {error.returncode}",
-            f"look at: journalctl --unit {NAME}",
+            f"look at: journalctl --unit {NAME}" if command[0] == "systemctl" else "",
         ) from None
 
 
@@ -83,6 +85,7 @@ class Manager:
         text = unit.text()
         self._check_ours("replaced")
         return [
+            *self._directory(unit),
             Step(f"write {self.path}", lambda: self._write(text)),
             self._call("daemon-reload"),
             self._call("enable", NAME),
@@ -110,9 +113,21 @@ class Manager:
             return ""
         return f"it runs while {user} is logged in; for ever with: loginctl enable-linger {user}"
 
+    def _directory(self, unit: Unit) -> Iterator[Step]:
+        """Make the state directory of a confined service: it can not, and does not start without.
+
+        One that is there is somebody's work and is left alone.
+        """
+        if unit.makes_state or self.scope is Scope.USER or unit.state_dir.exists():
+            return
+        place = str(unit.state_dir)
+        yield self._command("install", "-d", "-m", "700", "-o", unit.run_as, place)
+
     def _call(self, *arguments: str) -> Step:
         whose = ("--user",) if self.scope is Scope.USER else ()
-        command = ("systemctl", *whose, *arguments)
+        return self._command("systemctl", *whose, *arguments)
+
+    def _command(self, *command: str) -> Step:
         return Step(" ".join(command), lambda: self.run(command))
 
     def _check_ours(self, verb: str) -> None:
@@ -175,16 +190,18 @@ def variables(config: Path) -> list[str]:
 
     Looks at no secret. Raises OSError and ValueError for a file that is no configuration.
     """
-    return list(dict.fromkeys(_variables(tomllib.loads(config.read_text(encoding="utf-8-sig")))))
+    return named(_document(config), "env")
 
 
-def _variables(value: Any) -> Iterator[str]:
-    match value:
-        case {"env": str(name)} if len(value) == 1:
-            yield name
-        case dict():
-            for inner in value.values():
-                yield from _variables(inner)
-        case list():
-            for inner in value:
-                yield from _variables(inner)
+def reads(config: Path) -> tuple[Path, ...]:
+    """What the service reads beside its configuration: the interpreter, its packages, secrets.
+
+    Looks at no secret. Raises OSError and ValueError for a file that is no configuration.
+    """
+    files = (config.parent / Path(name).expanduser() for name in named(_document(config), "file"))
+    package = Path(holdfast.__file__).parent
+    return (Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix), package, *files)
+
+
+def _document(config: Path) -> dict[str, Any]:
+    return tomllib.loads(config.read_text(encoding="utf-8-sig"))

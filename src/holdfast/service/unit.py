@@ -53,11 +53,18 @@ class Unit:
     state_dir: Path
     run_as: str = ""
     """The account the system's service runs under."""
+    reads: tuple[Path, ...] = ()
+    """What else the service reads: the interpreter, secret files."""
 
     @property
     def secrets(self) -> Path:
         """The file of environment variables beside the configuration, which may be absent."""
         return self.config.parent / "secrets.env"
+
+    @property
+    def makes_state(self) -> bool:
+        """Whether the manager makes the state directory when it starts the service."""
+        return self.scope is Scope.SYSTEM and self.state_dir == STATE
 
     def text(self) -> str:
         """The unit file. Raises UnitError for a path that no unit can hold."""
@@ -128,7 +135,7 @@ class Unit:
             "ProtectControlGroups=yes",
             "CapabilityBoundingSet=",
         )
-        if self.state_dir == STATE:
+        if self.makes_state:
             yield from (f"StateDirectory={STATE.name}", "StateDirectoryMode=0700")
         else:
             yield f"ReadWritePaths={_path(self.state_dir)}"
@@ -139,8 +146,12 @@ class Unit:
         yield ""
 
     def _needs(self, places: tuple[Path, ...]) -> bool:
-        """Whether something the service needs would be hidden with these places."""
-        needed = (*map(Path, self.program), self.config, self.state_dir)
+        """Whether something the service needs would be hidden with these places.
+
+        What a link leads to is needed as much as the link.
+        """
+        named = (*map(Path, self.program), self.config, self.state_dir, *self.reads)
+        needed = {road for path in named if path.is_absolute() for road in (path, path.resolve())}
         return any(path.is_relative_to(place) for path in needed for place in places)
 
     def _install(self) -> Iterator[str]:
