@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.adapters.slack import Slack
+from holdfast.adapters.slack_catchup import SHARED_EVERY
 from holdfast.adapters.slack_history import CHATS
 from holdfast.errors import StoreError
 from holdfast.lab.simulators.slack_rules import ApiError
@@ -461,6 +462,23 @@ async def test_an_event_that_was_overtaken_for_good_is_read_at_the_next_connecti
         await heard_texts(run, "told")
         sim.drop_all()
         await heard_texts(run, "told", "lost")
+
+
+async def test_what_another_program_on_the_app_takes_is_read_from_the_histories() -> None:
+    async with bot() as (sim, run):
+        sim.faults.arm("split", times=None)  # it comes unseen, behind our hello
+        for number in range(20):
+            sim.say(f"{number}")
+            await asyncio.sleep(100)  # never so quiet that anybody would look
+        assert (len(run.messages), run.account.view().generation) == (10, 1)
+        await sim.goodbye("refresh_requested")  # the next hello counts it
+        await until(lambda: len(run.messages) == 20)
+        for number in range(20, 24):
+            sim.say(f"{number}")
+            await asyncio.sleep(SHARED_EVERY + 15)
+            assert len(run.messages) == number + 1
+        assert run.account.view().generation == 2
+        assert run.account.last_gap is None
 
 
 async def test_a_thread_is_remembered_from_the_stream() -> None:

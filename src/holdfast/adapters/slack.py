@@ -149,11 +149,12 @@ class Slack(Adapter):
         hello = await _hello(link, ws)
         self._others = max(0, hello.num_connections - 1 - self._readers)
         relieved, known = self._readers > 0, "mark" in link.cursor
-        self._catch_up = catch_up = CatchUp(self._api, link, me)
+        shared = self._others > 0
+        self._catch_up = catch_up = CatchUp(self._api, link, me, shared=shared)
         if not known:
             begin(link)
             await link.commit()
-        elif not relieved:
+        elif shared or not relieved:
             catch_up.fall_behind()
         self._readers += 1
         try:

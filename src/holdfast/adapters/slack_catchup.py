@@ -44,6 +44,13 @@ PAUSE: Final = 60.0
 OVERLAP_UNTIL: Final = 12 * 3600.0
 """Age of a mark, in seconds, from which nothing is read twice: the journal knows ids for a day."""
 
+SHARED_OVERLAP: Final = OVERLAP_UNTIL
+"""Seconds before our place that are read where a hello tells of other sockets of the app: they may
+have taken events since the last hello, which is some hours ago."""
+
+SHARED_EVERY: Final = 240.0
+"""Seconds between two looks for what they take while they stay."""
+
 THREAD_AGE: Final = 86_400.0
 """Seconds before the mark in which a root message is looked at for new replies."""
 
@@ -89,10 +96,14 @@ class CatchUp:
     What fails for the moment stays behind, for `go_on` or the next run. What Slack refuses is
     reported as a gap, with the reason. Not found are replies in a thread that is neither among the
     remembered ones nor begun in the last day nor among the newest messages read.
+
+    Where the app is ``shared`` with another program's socket, each event goes to one of them, and
+    nothing tells which went there: the histories are read again and again.
     """
 
-    def __init__(self, api: Api, link: Link, me: Bot) -> None:
+    def __init__(self, api: Api, link: Link, me: Bot, *, shared: bool = False) -> None:
         self._api, self._link, self._me = api, link, me
+        self._shared, self._overlap = shared, SHARED_OVERLAP if shared else OVERLAP
         self._tried, self._again = asyncio.Event(), asyncio.Event()
         self._not_before = 0.0
         """On the loop's clock."""
@@ -117,8 +128,11 @@ class CatchUp:
                 await self._tried.wait()
 
     async def run(self) -> None:
-        """Until nothing is behind. Raises StoreError and Disconnect; cancelling is safe."""
-        while self._left:
+        """Until nothing is behind; for ever where the app is shared.
+
+        Raises StoreError and Disconnect; cancelling is safe.
+        """
+        while self._left or self._shared:
             try:
                 await self._round()
             except ExceptionGroup as errors:
@@ -129,6 +143,11 @@ class CatchUp:
             self._again.clear()
             if self._left:
                 await self._again.wait()
+            elif self._shared:
+                await asyncio.sleep(SHARED_EVERY)
+                self._overlap = OVERLAP
+                self.fall_behind()
+                self._fell_behind_at = ""  # the connection before has nothing to do with it
         self._tried.set()
 
     @property
@@ -263,7 +282,7 @@ class CatchUp:
     def _floor(self, since: str) -> float:
         """Where to read from, by which to know all since then."""
         mark, begun = seconds(since), seconds(self._link.cursor.get("floor", ""))
-        overlap = OVERLAP if self._link.clock() - mark < OVERLAP_UNTIL else 0.0
+        overlap = self._overlap if self._link.clock() - mark < OVERLAP_UNTIL else 0.0
         return max(mark - overlap, begun)
 
     async def _history(self, chat: str, thread: str | None, since: str) -> list[Message]:
