@@ -9,11 +9,19 @@ import pytest
 
 from holdfast.adapters import mattermost_posts, mattermost_stream
 from holdfast.adapters.mattermost import Mattermost
+from holdfast.lab.simulators import mattermost_rules
 from holdfast.lab.simulators.mattermost import MattermostSimulator
 from holdfast.supervision import Published
 from holdfast.testing import MemoryStore
 from tests.adapters.test_mattermost import again, arrived, bot, trouble
 from tests.harness import running
+
+
+def age(sim: MattermostSimulator) -> None:
+    """All that was posted so far is an hour older."""
+    for post in sim.posts.values():
+        for date in ("create_at", "update_at"):
+            post[date] -= 3_600_000
 
 
 async def test_a_server_that_forgot_the_stream_is_asked_for_the_posts() -> None:
@@ -160,16 +168,81 @@ async def test_a_long_absence_is_fetched_page_by_page() -> None:
         await arrived(seen, *(f"m{n}" for n in range(1_450)))
 
 
+@pytest.mark.parametrize("newest", [False, True])
+async def test_a_full_answer_to_since_is_no_place_to_page_from(newest: bool) -> None:
+    async with bot() as (sim, seen):
+        sim.since_newest = newest
+        first, topic = sim.say("first"), sim.say("topic")
+        await arrived(seen, "first", "topic")
+        age(sim)
+        await sim.stop()
+        for n in range(1_450):
+            sim.say(f"m{n}")
+        sim.say("first, mended", edit_of=first)
+        sim.say("on topic", reply_to=topic)
+        await seen.published(Published.RETRYING)
+        await sim.start()
+        await again(seen)
+        texts = [f"m{n}" for n in range(1_450)]
+        await arrived(seen, "first", "topic", "first, mended", *texts, "on topic")
+
+
+@pytest.mark.parametrize(("newest", "found"), [(False, []), (True, ["first, mended"])])
+async def test_edits_that_a_full_answer_may_have_left_out_are_a_gap(
+    newest: bool, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mattermost_rules, "MAX_SINCE", 30)
+    monkeypatch.setattr(mattermost_stream, "SINCE_PAGE", 30)
+    monkeypatch.setattr(mattermost_stream, "PAGE", 10)
+    async with bot() as (sim, seen):
+        sim.since_newest = newest
+        first = sim.say("first")
+        old, new = ([f"{age} {n}" for n in range(35)] for age in ("old", "new"))
+        for text in old:
+            sim.say(text)
+        await arrived(seen, "first", *old)
+        age(sim)
+        await sim.stop()
+        for text in new:
+            sim.say(text)
+        sim.say("first, mended", edit_of=first)
+        await seen.published(Published.RETRYING)
+        await sim.start()
+        await again(seen)
+        await arrived(seen, "first", *old, *found, *new)
+        assert seen.account.last_gap is not None
+        assert "edits" in seen.account.last_gap.reason
+        assert sim.channel_id("alice") in seen.account.last_gap.reason
+
+
+async def test_pages_that_can_not_be_read_do_not_hide_what_is_before_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mattermost_rules, "MAX_SINCE", 20)
+    monkeypatch.setattr(mattermost_stream, "SINCE_PAGE", 20)
+    monkeypatch.setattr(mattermost_stream, "PAGE", 10)
+    async with bot() as (sim, seen):
+        sim.since_newest = True
+        sim.restart()
+        for n in range(15):
+            sim.say(f"m{n}")
+        for _ in range(10):
+            sim.posts[sim.say("bad")]["message"] = 5
+        await again(seen)
+        await arrived(seen, *(f"m{n}" for n in range(15)))
+
+
 async def test_what_is_too_much_to_fetch_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mattermost_stream, "PAGES", 2)
     async with bot() as (sim, seen):
+        sim.since_newest = True
         await sim.stop()
         for n in range(1_300):
             sim.say(f"m{n}")
         await seen.published(Published.RETRYING)
         await sim.start()
         await again(seen)
-        await arrived(seen, *(f"m{n}" for n in range(100, 1_300)))
+        await arrived(seen, *(f"m{n}" for n in range(300, 1_300)))
         assert seen.account.last_gap is not None
         assert sim.channel_id("alice") in seen.account.last_gap.reason
 

@@ -99,7 +99,7 @@ async def test_driver_reconnects_and_finds_what_it_missed_by_rest() -> None:
         page = await asyncio.to_thread(
             bot.driver.posts.get_posts_for_channel,
             sim.channel_id("alice"),
-            {"since": sim.posts[first]["create_at"]},
+            {"since": sim.posts[first]["update_at"]},
         )
         assert missed in page["order"]
         assert first not in page["order"]

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from holdfast.lab.simulators import mattermost_rules
 from holdfast.lab.simulators.mattermost import MattermostSimulator
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8) + (3).to_bytes(4, "big") + (2).to_bytes(4, "big")
@@ -390,6 +391,24 @@ async def test_backfill_by_since_and_by_id() -> None:
         assert set(facts(sim, "fetched")) == {*ids, *more}
         _, [channel] = await raw.call("GET", "/users/me/channels")
         assert channel["last_post_at"] == sim.posts[more[2]]["create_at"]
+
+
+@pytest.mark.parametrize(("newest", "expected"), [(False, "dcba"), (True, "eda")])
+async def test_a_full_answer_to_since_holds_those_changed_first_or_last(
+    newest: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mattermost_rules, "MAX_SINCE", 3)
+    async with server() as (sim, raw):
+        sim.since_newest = newest
+        a, b = sim.say("a"), sim.say("b")
+        date = sim.posts[b]["create_at"]
+        sim.say("c", reply_to=a)
+        sim.say("b", edit_of=b)
+        sim.say("d")
+        sim.say("e", reply_to=a)
+        path = f"/channels/{sim.channel_id('alice')}/posts"
+        _, page = await raw.call("GET", path, params={"since": date})
+        assert "".join(page["posts"][key]["message"] for key in page["order"]) == expected
 
 
 async def test_send_reply_edit_delete_and_echo() -> None:

@@ -37,10 +37,11 @@ OVERLAP_UNTIL: Final = 12 * 3_600_000
 """Milliseconds after which nothing is fetched twice: the journal knows ids for a day."""
 
 SINCE_PAGE: Final = 1000
-"""Posts in an answer to ``since``: the newest (GetPostsSince); older ones are paged."""
+"""Posts in an answer to ``since``, not counting the roots of their threads. Which ones, when more
+were changed, is up to the server's database (GetPostsSince)."""
 
 PAGE, PAGES = 200, 50
-"""Most posts in any other answer, and answers read of one channel."""
+"""Most posts in any other answer, and such answers read of one channel."""
 
 LOOKS: Final = 10
 """Channels with new posts looked at while the stream is quiet, and posts in each."""
@@ -278,21 +279,33 @@ class Stream:
 
     async def _posts(self, channel: str, floor: int) -> list[Post]:
         """All that was made or changed since, oldest first; a gap when that is too much."""
-        query, full = {"since": str(floor)}, SINCE_PAGE
-        posts: list[Post] = []
+        changed, order = await self._page(channel, {"since": str(floor)}, floor)
+        if len(order) < SINCE_PAGE:
+            return changed
+        made, whole = await self._newest(channel, floor)
+        if whole:
+            lost = f"so much changed in channel {channel} that edits of older posts may be missing"
+        else:
+            lost = f"too many posts in channel {channel} to fetch them all"
+        self._link.gap(lost, floor / 1000)
+        known = {post.id: post for post in changed + made}
+        return sorted(known.values(), key=lambda post: post.create_at)
+
+    async def _newest(self, channel: str, floor: int) -> tuple[list[Post], bool]:
+        """The newest posts back to the floor, and whether it was reached."""
+        query, posts = {"per_page": str(PAGE)}, list[Post]()
         for _ in range(PAGES):
-            page, size = await self._page(channel, query, floor)
-            posts = page + posts
-            if size < full or not page or page[0].create_at <= floor:
-                return posts
-            query, full = {"before": page[0].id, "per_page": str(PAGE)}, PAGE
-        self._link.gap(f"too many posts in channel {channel} to fetch them all", floor / 1000)
-        return posts
+            page, order = await self._page(channel, query, floor)
+            posts += page
+            if len(order) < PAGE or any(post.create_at <= floor for post in page):
+                return posts, True
+            query["before"] = order[-1]
+        return posts, False
 
     async def _page(
         self, channel: str, query: dict[str, str], floor: int
-    ) -> tuple[list[Post], int]:
-        """The readable posts of one answer, oldest first, and how many there were at all."""
+    ) -> tuple[list[Post], list[str]]:
+        """The readable posts of one answer, oldest first, and the ids of all, newest first."""
         path = f"/channels/{path_part(channel)}/posts"
         reply = await self._api.call(self._link.http, "GET", path, query=query)
         self._link.alive()
@@ -300,7 +313,7 @@ class Stream:
             cause = self._api.cause(reply)
             reason = f"the history of channel {channel} is refused: {cause.message}"
             self._link.gap(reason, floor / 1000)
-            return [], 0
+            return [], []
         page = self._api.read(reply, Page)
         posts: list[Post] = []
         for raw in (page.posts.get(key) for key in reversed(page.order)):
@@ -308,7 +321,7 @@ class Stream:
                 posts += [decode(Post, bytes(raw))] if raw is not None else []
             except BadFrame as error:
                 self._link.skip(str(error), bytes(raw or b""))
-        return posts, len(page.order)
+        return posts, page.order
 
 
 async def untold(api: Api, link: Link, desk: Desk) -> str | None:

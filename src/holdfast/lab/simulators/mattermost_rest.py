@@ -198,8 +198,7 @@ class Calls:
         channel = self._channel_of({"channel_id": request.match_info["channel"]})
         query = request.query
         if since := number(query, "since", 0):
-            changed = [post for post in channel.posts if post["update_at"] > since]
-            return self._list(changed[-rules.MAX_SINCE :])
+            return self._list(self._changed(channel.posts, since))
         size = max(1, min(number(query, "per_page", 60), 200))
         skip = size * number(query, "page", 0)
         posts = [post for post in channel.posts if not post["delete_at"]]
@@ -215,6 +214,18 @@ class Calls:
             older=ids[start - 1] if 0 < start <= len(ids) else "",
             newer=ids[stop] if 0 <= stop < len(ids) else "",
         )
+
+    def _changed(self, posts: list[Json], since: int) -> list[Json]:
+        """As many of the posts changed since as one answer holds, with the roots of their threads
+        that changed too."""
+        changed = sorted(
+            (post for post in posts if post["update_at"] > since),
+            key=lambda post: post["update_at"],
+            reverse=self._lab.since_newest,
+        )
+        chosen = changed[: rules.MAX_SINCE]
+        ids = {key for post in chosen for key in (post["id"], post["root_id"])}
+        return [post for post in posts if post["id"] in ids and post["update_at"] > since]
 
     def _list(self, posts: list[Json], *, older: str = "", newer: str = "") -> web.Response:
         for post in posts:

@@ -58,7 +58,9 @@ class StoredFile:
 class MattermostWorld(Simulator):
     """One server with one bot; the rooms of the simulator build on it.
 
-    Attributes that tests may change: ``max_message`` (code points), ``max_file`` (bytes).
+    Attributes that tests may change: ``max_message`` (code points), ``max_file`` (bytes),
+    ``since_newest``: which posts an answer to ``since`` holds when there are too many for it. The
+    server's query leaves that to its database: those changed first, or last.
     """
 
     platform: ClassVar[str] = "mattermost"
@@ -68,6 +70,7 @@ class MattermostWorld(Simulator):
         super().__init__(host=host, port=port)
         self.token, self.password = new_id("token"), "correct horse"
         self.max_message, self.max_file = rules.MAX_MESSAGE, rules.MAX_FILE
+        self.since_newest = False
         self.bot_id = new_id(f"user {BOT_NAME}")
         self.tokens = {self.token}
         """Tokens that are valid now: the bot's own and those of login sessions."""
@@ -167,7 +170,10 @@ class MattermostWorld(Simulator):
         } | more
 
     def create(self, post: Json, pending: str = "") -> None:
-        """Store a post and announce it; ``pending_post_id`` is announced, not stored."""
+        """Store a post and announce it; ``pending_post_id`` is announced, not stored.
+
+        An answer changes the date of its thread's root.
+        """
         if post["file_ids"]:
             for key in post["file_ids"]:
                 self.files[key].info["post_id"] = post["id"]
@@ -175,6 +181,8 @@ class MattermostWorld(Simulator):
         channel = self.channels[post["channel_id"]]
         channel.posts.append(post)
         self.posts[post["id"]] = post
+        if post["root_id"]:
+            self.posts[post["root_id"]]["update_at"] = post["create_at"]
         author = self.users[post["user_id"]]
         mentioned = channel.kind == "D" or f"@{BOT_NAME}" in post["message"]
         data = {
