@@ -180,12 +180,15 @@ async def test_a_slow_answer_is_waited_for() -> None:
         ("api_401", {}, Outcome.NOT_SENT, Kind.CREDENTIALS, "discord_bad_token"),
         ("api_500", {}, Outcome.UNKNOWN, Kind.UNREACHABLE, "discord_http_500"),
         ("api_html", {}, Outcome.UNKNOWN, Kind.UNREACHABLE, "discord_http_502"),
-        (
-            "api_html",
-            {"status": 403},
-            Outcome.NOT_SENT,
-            Kind.UNREACHABLE,
-            "discord_unexpected_html",
+        *(
+            (
+                "api_html",
+                {"status": status},
+                Outcome.NOT_SENT,
+                Kind.UNREACHABLE,
+                "discord_unexpected_html",
+            )
+            for status in (401, 403)
         ),
         ("api_200_html", {}, Outcome.NOT_SENT, Kind.UNREACHABLE, "discord_unexpected_html"),
         ("api_malformed", {}, Outcome.UNKNOWN, Kind.PROTOCOL, "bad_frame"),
@@ -322,6 +325,17 @@ def test_a_token_of_another_form_is_named_by_its_hash() -> None:
         assert not token or token not in repr(names)
     assert len(names) == 4
     assert "discord:111" in names
+
+
+async def test_a_page_of_a_proxy_is_no_word_on_the_token() -> None:
+    async with DiscordSimulator() as sim:
+        sim.faults.arm("api_html", status=401, times=2)
+        async with running(Discord, sim.account()) as run:
+            cause = (await run.adapter.check()).cause
+            assert cause is not None
+            assert (cause.kind, cause.code) == (Kind.UNREACHABLE, "discord_unexpected_html")
+            await run.connected()
+            assert codes(run) == ["discord_unexpected_html"]
 
 
 # -- the content of messages ------------------------------------------------------------------

@@ -94,7 +94,7 @@ def failure(reply: HttpReply, doing: str) -> tuple[Outcome, Cause]:
     message += f" (HTTP {reply.status}, code {error.code})"
     if reply.status == 429 or error.code in _WAITS:
         return Outcome.NOT_SENT, _throttled(reply, error, message)
-    if reply.status == 401:
+    if reply.status == 401 and not reply.is_html:
         return Outcome.NOT_SENT, Cause(Kind.CREDENTIALS, "discord_bad_token", message, TOKEN_HINT)
     label = f"discord_api_{error.code}"
     if error.code in _PASSING:
