@@ -116,6 +116,17 @@ async def test_images_and_files_are_fetched_by_reference() -> None:
         assert await run.adapter.fetch(file) == b"%PDF"
 
 
+async def test_a_forwarded_message_says_what_was_forwarded() -> None:
+    async with bot() as (sim, run):
+        told = sim.say("the invoice", chat="bob", sender="bob", file=("invoice.pdf", b"%PDF"))
+        sim.forward(told)
+        await heard_texts(run, "the invoice", "the invoice")
+        _, message = run.messages
+        assert (message.sender_name, message.private, message.reply_to) == ("Alice", True, None)
+        (file,) = message.attachments
+        assert (file.name, await run.adapter.fetch(file)) == ("invoice.pdf", b"%PDF")
+
+
 @pytest.mark.parametrize(
     "fault", ["bad_frame", "unknown_event", "unknown_op", "dup_event", "out_of_order"]
 )

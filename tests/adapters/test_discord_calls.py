@@ -515,6 +515,12 @@ def test_a_forwarded_message_is_no_reply() -> None:
     assert read(message_reference={"message_id": "1309", "type": 1}).reply_to is None
 
 
+def test_a_name_in_what_is_forwarded_calls_nobody() -> None:
+    copy = {"content": "ask <@111>", "mentions": [{"id": "111"}], "type": 0}
+    message = read(content="", message_snapshots=[{"message": copy}])
+    assert (message.text, message.mentioned) == ("ask", False)
+
+
 def test_both_forms_of_our_name_are_taken_out() -> None:
     us = {"id": "111", "username": "gatebot", "bot": True}
     message = read(content="<@!111> ask <@8> and <@111>", mentions=[us])

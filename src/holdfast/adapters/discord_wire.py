@@ -154,6 +154,19 @@ class Quoted(msgspec.Struct):
     author: User | None = None
 
 
+class Copy(msgspec.Struct):
+    """What a forwarded message said (resources/message#message-snapshot-object)."""
+
+    content: str = ""
+    attachments: list[File] = []
+
+
+class Snapshot(msgspec.Struct):
+    """A forwarded message."""
+
+    message: Copy
+
+
 class Message(msgspec.Struct):
     """``d`` of a message event."""
 
@@ -170,6 +183,7 @@ class Message(msgspec.Struct):
     attachments: list[File] = []
     message_reference: Reference | None = None
     referenced_message: Quoted | None = None
+    message_snapshots: list[Snapshot] = []
 
 
 def message_of(event: str, data: msgspec.Raw, own_id: str) -> Message | None:
@@ -204,18 +218,24 @@ def inbound(message: Message, own_id: str) -> Inbound:
     edited, quoted = _unix(message.edited_timestamp), message.referenced_message
     to_us = quoted is not None and quoted.author is not None and quoted.author.id == own_id
     reference = message.message_reference if message.type == 19 else None
+    # A forward says nothing itself.
+    parts: list[Message | Copy] = [
+        message,
+        *(snapshot.message for snapshot in message.message_snapshots),
+    ]
+    text = "\n".join(part.content for part in parts if part.content)
     return Inbound(
         id=f"{message.id}e{round(edited * 1000)}" if edited is not None else message.id,
         chat=message.channel_id,
         sender=message.author.id,
         sender_name=message.author.global_name or message.author.username,
-        text=_without(message.content, own_id),
+        text=_without(text, own_id),
         at=edited if edited is not None else _unix(message.timestamp),
         private=message.guild_id is None,
         mentioned=to_us or any(user.id == own_id for user in message.mentions),
         reply_to=None if reference is None else reference.message_id,
         edit_of=message.id if edited is not None else None,
-        attachments=tuple(map(_attachment, message.attachments)),
+        attachments=tuple(_attachment(file) for part in parts for file in part.attachments),
     )
 
 

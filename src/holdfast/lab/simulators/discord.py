@@ -127,6 +127,16 @@ class DiscordSimulator(DiscordPlatform):
                 self.world.attach(message, name, data)
         return self._said(kind, channel, message, sender)
 
+    def forward(self, message_id: str, *, chat: str = "alice", sender: str = "alice") -> str:
+        """A user forwards a message into the private chat. Returns the new message's id.
+
+        Raises KeyError when the message is unknown.
+        """
+        origin, told = self.world.find(message_id)
+        channel = self.world.direct(chat)
+        message = self.world.post(channel, self.world.user(sender), "", copy_of=(origin, told))
+        return self._said("MESSAGE_CREATE", channel, message, sender)
+
     def _said(self, kind: str, channel: Channel, message: Json, sender: str) -> str:
         key, text = str(message["id"]), str(message["content"])
         self.said.append(Said(id=key, chat=channel.name, sender=sender, text=text, at=self.now()))

@@ -18,6 +18,23 @@ BOT_ID = 111_000_000_000_000_111
 GUILD_ID = 333_000_000_000_000_333
 DM, GUILD_TEXT, THREAD = 1, 0, 11
 DEFAULT, REPLY = 0, 19
+FORWARD = 1
+"""Type of the reference to a forwarded message."""
+HAS_SNAPSHOT = 1 << 14
+"""Flag of a message that forwards one."""
+SNAPSHOT_FIELDS = (
+    "type",
+    "content",
+    "embeds",
+    "attachments",
+    "timestamp",
+    "edited_timestamp",
+    "flags",
+    "mentions",
+    "mention_roles",
+    "components",
+)
+"""What a forwarded message shows of the original one: not who wrote it."""
 
 BOT: Json = {
     "id": str(BOT_ID),
@@ -90,7 +107,7 @@ class World:
         self.channels: dict[int, Channel] = {}
         self.users: dict[int, str] = {}
         self.files: dict[int, Stored] = {}
-        self._signed: dict[str, tuple[int, float]] = {}
+        self._signatures: dict[str, tuple[int, float]] = {}
 
     # -- ids and people -----------------------------------------------------------------------
 
@@ -179,8 +196,19 @@ class World:
 
     # -- messages -----------------------------------------------------------------------------
 
-    def post(self, channel: Channel, author: Json, content: str, *, to: Json | None = None) -> Json:
-        """Store and return a new message; ``to`` is the message it replies to."""
+    def post(
+        self,
+        channel: Channel,
+        author: Json,
+        content: str,
+        *,
+        to: Json | None = None,
+        copy_of: tuple[Channel, Json] | None = None,
+    ) -> Json:
+        """Store and return a new message.
+
+        ``to`` is the message it replies to, ``copy_of`` the one it forwards and where that is.
+        """
         key = self.new_id()
         mention = f"<@{BOT_ID}>" in content
         message: Json = channel.where() | {
@@ -206,6 +234,12 @@ class World:
             quoted = {k: v for k, v in to.items() if k != "referenced_message"}
             message |= {"type": REPLY, "message_reference": reference}
             message["referenced_message"] = quoted
+        if copy_of is not None:
+            origin, told = copy_of
+            reference = origin.where() | {"type": FORWARD, "message_id": told["id"]}
+            copy = {key: told[key] for key in SNAPSHOT_FIELDS}
+            message |= {"message_reference": reference, "flags": HAS_SNAPSHOT}
+            message["message_snapshots"] = [{"message": copy}]
         channel.messages[key] = message
         return message
 
@@ -235,17 +269,22 @@ class World:
 
     def shown(self, message: Json, origin: str) -> Json:
         """The message with freshly signed attachment addresses behind ``origin``."""
-        files = [
-            self._signed_entry(f, message["channel_id"], origin) for f in message["attachments"]
-        ]
-        shown = message | {"attachments": files}
+        channel = message["channel_id"]
+        shown = self._signed(message, channel, origin)
+        if copies := message.get("message_snapshots"):
+            signed = [{"message": self._signed(it["message"], channel, origin)} for it in copies]
+            shown["message_snapshots"] = signed
         if quoted := message.get("referenced_message"):
             shown["referenced_message"] = self.shown(quoted, origin)
         return shown
 
+    def _signed(self, said: Json, channel: str, origin: str) -> Json:
+        files = [self._signed_entry(file, channel, origin) for file in said["attachments"]]
+        return said | {"attachments": files}
+
     def _signed_entry(self, entry: Json, channel: str, origin: str) -> Json:
         key = secrets.token_hex(16)
-        self._signed[key] = int(entry["id"]), self._now() + ATTACHMENT_LIFE
+        self._signatures[key] = int(entry["id"]), self._now() + ATTACHMENT_LIFE
         ends = int(wall_clock() + ATTACHMENT_LIFE)
         path = f"{origin}/attachments/{channel}/{entry['id']}/{entry['filename']}"
         url = f"{path}?ex={ends:x}&is={ends - int(ATTACHMENT_LIFE):x}&hm={key}"
@@ -253,7 +292,7 @@ class World:
 
     def signed_file(self, key: str) -> Stored | None:
         """The file of a signature, unless it is unknown or over a day old."""
-        file_id, ends = self._signed.get(key, (0, 0.0))
+        file_id, ends = self._signatures.get(key, (0, 0.0))
         return self.files.get(file_id) if self._now() < ends else None
 
 
