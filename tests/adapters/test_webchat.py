@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from holdfast.adapter import Outcome, SendFailed
 from holdfast.adapters.webchat import WebChat
+from holdfast.backlog import Backlog
 from holdfast.errors import StoreError
 from holdfast.gateway.sender import Sender
 from holdfast.lab.simulators.webchat import WebChatSimulator
@@ -77,6 +79,41 @@ async def test_a_visitor_is_heard_and_answered() -> None:
         (heard,) = sim.heard
         assert (heard.id, heard.chat, heard.text, heard.reply_to) == ("k-1", "alice", "hi", key)
         assert details(sim, "welcome", "title") == ["Lab"]
+
+
+async def test_a_message_is_dated_by_our_clock_and_the_time_it_was_kept() -> None:
+    store, now = MemoryStore(), 1_700_000_000.0
+    async with WebChatSimulator() as sim:
+        async with running(WebChat, sim.account(), store=store, clock=lambda: now) as run:
+            await run.connected()
+            await sim.open_page(page(run))
+            await met(sim, run)
+            assert run.messages[0].at == pytest.approx(now, abs=2)
+            await sim.leave("alice")
+            key = sim.visitor("alice").say("kept", ())
+            await asyncio.sleep(300)
+            sim.say("new")
+            await sim.until(lambda: len(run.messages) == 3)
+            kept, new = run.messages[1:]
+            assert kept.id.endswith(key)
+            assert kept.at == pytest.approx(now - 300, abs=2)
+            assert new.at == pytest.approx(now, abs=2)
+
+
+async def test_a_browser_whose_clock_is_slow_is_not_silenced_by_an_old_page() -> None:
+    """Which told only its own date; what it says counts as said when it comes."""
+    now = 1_700_000_000.0
+    async with WebChatSimulator() as sim:
+        async with running(WebChat, sim.account(), clock=lambda: now) as run:
+            await run.connected()
+            await sim.open_page(page(run))
+            slow = {"op": "say", "id": "old", "text": "15 minutes slow", "at": now - 900}
+            sim.faults.arm("bad_frame", text=json.dumps(slow))
+            sim.say("hello")
+            await sim.until(lambda: len(run.messages) == 2)
+            assert run.messages[0].text == "15 minutes slow"
+            policy = Backlog.parse("newer-than 10m")
+            assert [policy.verdict(m, now, now) for m in run.messages] == ["", ""]
 
 
 async def test_visitors_are_kept_apart_and_nobody_can_be_guessed_from_his_chat() -> None:

@@ -334,7 +334,7 @@ async def test_a_bad_frame_is_answered_counted_and_harms_nobody(
         '{"op":"say","id":"../x","text":"a"}',
         '{"op":"say","id":"x","text":7}',
         '{"op":"say","id":"x","files":[{"name":"a","mime":"b","data":"%"}]}',
-        '{"op":"say","id":"x","text":"a","at":-1}',
+        '{"op":"say","id":"x","text":"a","age":-1}',
         '{"op":"seen","id":""}',
         '{"op":"hello","visitor":"' + "0" * 32 + '"}',
         '{"op":"say","id":"x","text":"\\ud800"}',

@@ -205,7 +205,33 @@ def test_the_gateway_understands_all_that_the_page_says() -> None:
     assert isinstance(again, wire.Hello)
     assert (hello.token, again.seen, again.visitor) == ("t", ("k",), hello.visitor)
     assert (say.text, say.files[0].data, wire.problem(say)) == ("yes", b"\x01\x02\x03", None)
-    assert wire.inbound("c", say).at == 1.7e9
+    assert wire.inbound("c", say, 1.8e9).at == 1.8e9
+
+
+def test_the_page_tells_how_old_a_message_is_each_time_it_sends_it() -> None:
+    ages = run("""
+        const tab = new Tab(new Storage());
+        await tab.write("kept");
+        await pass(300);
+        const age = (socket) => socket.of("say")[0].age;
+        let socket = await tab.welcome();
+        told(age(socket));
+        await pass(10);
+        socket.drop();
+        await pass(2);
+        socket = await tab.welcome();
+        told(age(socket));
+    """)
+    assert ages == [300, 312]
+
+
+def test_a_clock_that_was_set_back_makes_no_message_of_the_future() -> None:
+    assert run("""
+        const tab = new Tab(new Storage());
+        await tab.write("kept");
+        now -= 3_600_000;
+        told((await tab.welcome()).of("say")[0].age);
+    """) == [0]
 
 
 def test_the_page_understands_all_that_the_gateway_says() -> None:

@@ -245,7 +245,7 @@ class WebChat(Adapter):
             link.skip(f"a visitor's message: {problem}")
             tab.put(wire.Error(problem, say.id))
             return
-        await link.deliver(wire.inbound(chat, say))
+        await link.deliver(wire.inbound(chat, say, link.clock()))
         tab.put(wire.Stored(say.id))
 
     # -- to the visitors ----------------------------------------------------------------------

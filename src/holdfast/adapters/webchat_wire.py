@@ -94,8 +94,8 @@ class Say(_FromPage, frozen=True):
     text: str = ""
     files: Annotated[tuple[File, ...], msgspec.Meta(max_length=MAX_FILES)] = ()
     reply_to: Id | None = None
-    at: Annotated[float, msgspec.Meta(ge=0, le=1e11)] | None = None
-    """Unix seconds by the browser's clock."""
+    age: Annotated[float, msgspec.Meta(ge=0, le=1e11)] = 0.0
+    """Seconds since it was written, as it is sent: no date, for a browser's clock may be wrong."""
 
 
 class Seen(_FromPage, frozen=True):
@@ -188,14 +188,17 @@ def problem(say: Say) -> Problem | None:
     return None if say.text.strip() or say.files else Problem.EMPTY
 
 
-def inbound(chat: str, say: Say) -> Inbound:
-    """What a visitor said. Ids are kept apart by chat, for a page makes them up."""
+def inbound(chat: str, say: Say, now: float) -> Inbound:
+    """What a visitor said. Ids are kept apart by chat, for a page makes them up.
+
+    ``now`` is when it came in, in Unix seconds.
+    """
     return Inbound(
         id=f"{chat}-{say.id}",
         chat=chat,
         sender=chat,
         text=say.text,
-        at=say.at,
+        at=max(0.0, now - say.age),
         reply_to=say.reply_to,
         attachments=tuple(_attachment(file) for file in say.files),
     )

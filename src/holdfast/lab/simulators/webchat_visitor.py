@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from holdfast.lab.simulator import FaultBook, Heard, wall_clock
+from holdfast.lab.simulator import FaultBook, Heard
 
 Json = dict[str, Any]
 
@@ -242,9 +242,12 @@ class Tab:
             return
         self._under_way = saying["id"]
         await self._misbehave()
-        await self._send(**saying)
+        frame = dict(saying)
+        if (written := frame.pop("written", None)) is not None:
+            frame["age"] = self._site.now() - written
+        await self._send(**frame)
         if self._site.faults.take("dup_say") is not None:
-            await self._send(**saying)
+            await self._send(**frame)
 
     async def _next(self, id: str | None) -> None:
         if id == self._under_way:
@@ -285,7 +288,7 @@ class Visitor:
         self.site, self.name = site, name
         self.id = secrets.token_hex(16)
         self.pending: dict[str, Json] = {}
-        """What was said and not stored, in order."""
+        """What was said and not stored, in order; ``written`` is when, on the lab's clock."""
         self.latest: deque[str] = deque(maxlen=KNOWN)
         """Ids of the latest messages of the bot."""
         self.tabs: list[Tab] = []
@@ -297,8 +300,8 @@ class Visitor:
             {"name": name, "mime": mime, "data": base64.b64encode(data).decode()}
             for name, mime, data in files
         ]
-        frame = {"op": "say", "id": key, "text": text, "files": sent, "at": wall_clock(), **more}
-        self.pending[key] = frame
+        frame = {"op": "say", "id": key, "text": text, "files": sent, **more}
+        self.pending[key] = frame | {"written": self.site.now()}
         return key
 
     def show(self, frame: Mapping[str, Any]) -> None:
