@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -162,6 +163,48 @@ async def test_a_picture_too_large_for_a_photo_goes_as_a_file(
             picture = Attachment(kind=MediaKind.IMAGE, name="a.png", data=data)
             await seen.adapter.send(out(sim, attachments=(picture,)))
         assert [h.media for h in sim.heard] == ["photo", "a.png"]
+
+
+def png(width: int, height: int) -> bytes:
+    """The beginning of a picture of that size."""
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, height)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("wide.png", png(9_000, 1_001)),
+        ("thin.png", png(20, 401)),
+        ("plot.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
+        ("IMG_1.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+    ],
+    ids=["wide", "thin", "svg", "heic"],
+)
+async def test_a_picture_telegram_takes_for_no_photo_goes_as_a_file(name: str, data: bytes) -> None:
+    async with bot() as (sim, seen):
+        said = sim.say("show me")
+        picture = Attachment(kind=MediaKind.IMAGE, name=name, data=data)
+        receipt = await seen.adapter.send(out(sim, "here", attachments=(picture,), reply_to=said))
+        (heard,) = sim.heard
+        assert (heard.media, heard.text, heard.data) == (name, "here", data)
+        assert (heard.reply_to, heard.id) == (said, receipt.id.partition(":")[2])
+
+
+@pytest.mark.parametrize(("width", "height"), [(9_000, 1_000), (20, 400), (400, 20)])
+async def test_a_picture_telegram_just_takes_goes_as_a_photo(width: int, height: int) -> None:
+    async with bot() as (sim, seen):
+        data = png(width, height)
+        picture = Attachment(kind=MediaKind.IMAGE, name="a.png", data=data)
+        await seen.adapter.send(out(sim, attachments=(picture,)))
+        assert [h.media for h in sim.heard] == ["photo"]
+
+
+async def test_a_photo_for_a_chat_that_is_gone_is_refused_all_the_same() -> None:
+    async with bot() as (_, seen):
+        picture = Attachment(kind=MediaKind.IMAGE, name="a.png", data=b"png")
+        with pytest.raises(SendFailed, match="chat not found") as failed:
+            await seen.adapter.send(Outbound(key="k", chat="1", text="", attachments=(picture,)))
+        assert failed.value.outcome is Outcome.REFUSED
 
 
 async def test_an_own_message_is_edited_and_an_unchanged_one_is_no_error() -> None:

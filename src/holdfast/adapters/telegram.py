@@ -238,12 +238,24 @@ class Telegram(Adapter):
                 params["text"] = message.text
                 return await self._api.call("sendMessage", api.Stub, params)
             case (attachment,):
-                method, file = _upload(attachment)
                 if message.text:
                     params["caption"] = message.text
-                return await self._api.call(method, api.Stub, params, file=file)
+                return await self._share(attachment, params)
         cause = Cause(Kind.REFUSED, "telegram_many_files", "more than one file in one message")
         raise SendFailed(Outcome.REFUSED, cause)
+
+    async def _share(self, attachment: Attachment, params: dict[str, str]) -> api.Stub:
+        """A picture goes as a photo where Telegram takes it for one, all else as a file."""
+        if attachment.kind is MediaKind.IMAGE and len(attachment.data) <= MAX_PHOTO:
+            photo = _part("photo", attachment, "image")
+            try:
+                return await self._api.call("sendPhoto", api.Stub, params, file=photo)
+            except api.CallFailed as failed:
+                # Its sides are too long or too unlike, or it is of a kind that only files may be.
+                if failed.cause.code != "telegram_bad_request" or failed.moved_to is not None:
+                    raise
+        document = _part("document", attachment, "file")
+        return await self._api.call("sendDocument", api.Stub, params, file=document)
 
     async def typing(self, chat: str, thread: str | None = None) -> None:
         """See `Adapter.typing`. Visible for at most 5 s. Raises AdapterError."""
@@ -352,13 +364,10 @@ async def _stamp(link: Link) -> None:
         await link.commit()
 
 
-def _upload(attachment: Attachment) -> tuple[str, Part]:
-    """Method and file part: a picture as a photo where Telegram takes it, all else as a file."""
-    photo = attachment.kind is MediaKind.IMAGE and len(attachment.data) <= MAX_PHOTO
-    method, name = ("sendPhoto", "photo") if photo else ("sendDocument", "document")
-    filename = attachment.name or ("image" if photo else "file")
-    part = Part(name=name, data=attachment.data, filename=filename, mime=attachment.mime or None)
-    return method, part
+def _part(name: str, attachment: Attachment, unnamed: str) -> Part:
+    """A file of a form; ``unnamed`` is its name if it has none."""
+    filename = attachment.name or unnamed
+    return Part(name=name, data=attachment.data, filename=filename, mime=attachment.mime or None)
 
 
 def _notes(me: api.User, hook: api.WebhookInfo, ours: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import struct
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
@@ -36,6 +37,7 @@ HOOK_TIMEOUT = 60.0
 
 MAX_TEXT, MAX_CAPTION = 4096, 1024
 MAX_PHOTO, MAX_UPLOAD, MAX_DOWNLOAD = 10 * 2**20, 50 * 2**20, 20 * 2**20
+MAX_SIDES, MAX_RATIO = 10_000, 20
 
 SENDS = frozenset({"sendmessage", "sendphoto", "senddocument", "editmessagetext"})
 NOT_IN_HOOK_ANSWERS = frozenset({"deletewebhook", "setwebhook", "close", "logout"})
@@ -74,6 +76,21 @@ class BotApiError(Exception):
 def bad_request(reason: str) -> BotApiError:
     """``400 Bad Request: <reason>``."""
     return BotApiError(400, f"Bad Request: {reason}")
+
+
+def photo_trouble(data: bytes) -> str | None:
+    """Why a file is no photo, as the Bot API says it; only PNG files tell their size here.
+
+    https://core.telegram.org/bots/api#sendphoto: "The photo's width and height must not exceed
+    10000 in total. Width and height ratio must be at most 20". The words are the server's.
+    """
+    if data.lstrip().startswith((b"<svg", b"<?xml")) or data[4:8] == b"ftyp":
+        return "IMAGE_PROCESS_FAILED"
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
+        width, height = struct.unpack(">II", data[16:24])
+        if width + height > MAX_SIDES or max(width, height) > MAX_RATIO * min(width, height):
+            return "PHOTO_INVALID_DIMENSIONS"
+    return None
 
 
 def throttled(seconds: int) -> BotApiError:

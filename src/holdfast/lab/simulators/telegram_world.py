@@ -23,6 +23,7 @@ from holdfast.lab.simulators.telegram_wire import (
     bad_request,
     flag,
     integer,
+    photo_trouble,
     structure,
     utf16_length,
     visible_text,
@@ -256,6 +257,8 @@ class Outbound:
 
     def _send_photo(self, params: Params) -> Json:
         sent = self._sent_file(params, "photo", MAX_PHOTO)
+        if (trouble := photo_trouble(sent.data)) is not None:
+            raise bad_request(trouble)
         content = {"photo": self._world.photo(sent)}
         return self._send_captioned(params, content, "photo", sent.data)
 
