@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.adapters import slack_catchup
 from holdfast.adapters.slack import Slack
 from holdfast.adapters.slack_catchup import SHARED_EVERY
 from holdfast.adapters.slack_history import CHATS
@@ -284,6 +285,26 @@ async def test_a_history_that_can_not_be_read_for_now_is_read_later(error: ApiEr
         await heard_texts(run, "one", "later")
         assert run.account.view().generation == 2
         assert run.account.last_gap is None
+
+
+async def test_a_history_that_can_not_be_read_for_too_long_is_a_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slack_catchup, "PATIENCE", 1_500.0)
+    loop, store, epoch = asyncio.get_running_loop(), MemoryStore(), time.time()
+    start = loop.time()
+    async with bot(store=store, clock=lambda: epoch + loop.time() - start) as (sim, run):
+        sim.say("one")
+        await heard_texts(run, "one")
+        sim.refusals["conversations.history"] = ApiError("internal_error", status=503)
+        sim.drop_all()
+        sim.say("lost")
+        await asyncio.sleep(1_400)
+        assert run.account.last_gap is None
+        await asyncio.sleep(600)
+        assert run.account.last_gap is not None
+        assert "internal_error" in run.account.last_gap.reason
+        assert (await store.cursor("bot"))["behind"] == {}
 
 
 async def test_slacks_own_time_is_waited_for_whatever_comes_in() -> None:

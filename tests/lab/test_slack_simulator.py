@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.lab.simulators.slack import SlackSimulator
 from holdfast.lab.simulators.slack_rules import BOT_USER, ApiError
+from holdfast.lab.simulators.slack_world import SUBSCRIPTIONS
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
 
@@ -303,6 +304,27 @@ async def test_direct_message_mention_and_thread() -> None:
         sim.say("and now?", chat="ops", group=True, mention=False, reply_to=root)
         _, reply = await link.event()
         assert (reply["type"], reply["thread_ts"]) == ("message", root)
+
+
+@pytest.mark.parametrize(
+    ("kind", "types"),
+    [("channel", "public_channel"), ("group", "private_channel"), ("mpim", "mpim")],
+)
+async def test_each_kind_of_chat_has_its_own_event_and_list(kind: str, types: str) -> None:
+    async with platform() as (sim, raw):
+        sim.subscriptions = {SUBSCRIPTIONS[kind]}
+        link = await raw.live()
+        for other in SUBSCRIPTIONS:
+            sim.channel_id(other, group=other != "im", kind=other)
+            sim.say(other, chat=other, group=other != "im", mention=False)
+        frame, event = await link.event()
+        await link.ack(frame)
+        assert (event["text"], event["channel_type"]) == (kind, kind)
+        await link.silent(2)
+        answer = (await raw.call("users.conversations", sim.bot_token, types=types))[1]
+        (shown,) = answer["channels"]
+        assert shown["id"] == event["channel"]
+        assert [shown["is_mpim"], shown["is_private"]] == [kind == "mpim", kind != "channel"]
 
 
 async def test_edits_deletions_and_files() -> None:

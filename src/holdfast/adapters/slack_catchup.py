@@ -50,6 +50,9 @@ have taken events since the last hello, which is some hours ago."""
 
 SHARED_EVERY: Final = 240.0
 """Seconds between two looks for what they take while they stay."""
+PATIENCE: Final = OVERLAP_UNTIL
+"""Seconds for which a chat that can not be read is asked again: later the journal would not know
+what the stream has brought of it meanwhile."""
 
 THREAD_AGE: Final = 86_400.0
 """Seconds before the mark in which a root message is looked at for new replies."""
@@ -185,9 +188,9 @@ class CatchUp:
         """Note chats, given with their kinds; one that is behind already keeps its place."""
         behind = dict(self._link.cursor.get("behind", {}))
         for chat, kind in chats.items():
-            before, known = behind.get(chat, (since, ""))
+            before, known, noted = behind.get(chat, (since, "", self._link.clock()))
             if chat in behind or len(behind) < ASKED:
-                behind[chat] = [before, kind or known]
+                behind[chat] = [before, kind or known, noted]
             else:
                 self._missed("chats", f"only {ASKED} chats are asked, of {len(chats)}", since)
         self._link.cursor["behind"] = behind
@@ -233,13 +236,16 @@ class CatchUp:
     async def _work(self, todo: list[str]) -> None:
         while todo:
             chat = todo.pop(0)
-            since, kind = self._link.cursor["behind"][chat]
+            since, kind, noted = self._link.cursor["behind"][chat]
             try:
                 found = await self._said_in(chat, since)
             except (SendFailed, HttpFailed) as error:
                 self._put_off(error)
                 if _for_all(error):
                     todo.clear()
+                if self._link.clock() - noted > PATIENCE:
+                    self._missed(error.cause.code, f"{error}, for {PATIENCE / 3600:.0f} h", since)
+                    await self._done(chat, kind, [])
             else:
                 await self._done(chat, kind, found)
 

@@ -5,7 +5,8 @@ conversations.replies). The link's cursor holds
 
 ``mark``, ``floor``: the newest ``ts`` taken in, and the ``ts`` of the moment the account came up;
 ``unlisted``: the mark at the last start, until it is known which chats are to be read from there;
-``behind``: those, each with a mark of its own and its kind, empty if that is not known;
+``behind``: those, each with a mark of its own, its kind, empty if that is not known, and the Unix
+time at which it was noted;
 ``chats``, ``threads``: where people wrote last, the newest at the end;
 ``overhears``: the channels, by their kind, of which events came that need not name us; in
 an old journal only true.
