@@ -78,8 +78,8 @@ class Traits:
     """Seconds for which the platform may go on sending into a connection that is dead for us while
     a new one is up already: a gap reaches so far beyond the new connection's start."""
     repeats: float = 0.0
-    """Seconds for which the platform may send a message again that we have taken, with a margin:
-    so long at least it is recognised. A day needs no word."""
+    """Seconds for which the platform may send a message again that we have taken, or tell what
+    became of ours, with a margin: for so long at least both are known. A day needs no word."""
     idempotent: float = 0.0
     """Seconds for which the platform recognises a send repeated with the same key as the same
     message, as it promises them at least; `math.inf` for ever, 0 never. A repetition that may come
@@ -393,6 +393,12 @@ class Link(Protocol):
 
     def skip(self, what: str, raw: bytes | str = b"") -> None:
         """One message could not be understood: count it, keep a sample, go on."""
+
+    async def undelivered(self, key: str, receipt: str, cause: Cause) -> None:
+        """A message that was accepted with this receipt's id did not arrive: a dead letter.
+
+        Raises StoreError: then acknowledge nothing. Tell it again as often as it is said.
+        """
 
     def recipient_back(self) -> None:
         """Somebody who could not be reached can be again: what waits for him goes out now."""

@@ -202,6 +202,9 @@ class FakeLink:
         what.encode()
         self.skips.append(what)
 
+    async def undelivered(self, key: str, receipt: str, cause: Cause) -> None:
+        """See `holdfast.adapter.Link.undelivered`."""
+
     def recipient_back(self) -> None:
         """See `holdfast.adapter.Link.recipient_back`."""
 

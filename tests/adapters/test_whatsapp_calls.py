@@ -13,9 +13,11 @@ from holdfast.adapters.whatsapp_api import Key, refusal
 from holdfast.adapters.whatsapp_fates import PATIENCE, REMEMBERED, Fates
 from holdfast.adapters.whatsapp_watch import Number, Token, lacking, notes
 from holdfast.adapters.whatsapp_wire import Status
+from holdfast.gateway.sender import Sender
 from holdfast.lab.simulators.whatsapp import WhatsAppSimulator
 from holdfast.lab.simulators.whatsapp_rules import Person
 from holdfast.messages import Attachment, Inbound, MediaKind, Outbound
+from holdfast.store.protocol import Box, OutboxState
 from holdfast.supervision import Kind, Published
 from tests.adapters.whatsapp_bot import arrived, bot
 from tests.harness import Running
@@ -315,11 +317,18 @@ async def test_a_status_that_comes_late_keeps_the_next_try_from_doubling() -> No
 async def test_a_send_that_failed_later_is_reported() -> None:
     async with bot() as (sim, run):
         message = await asked(sim, run)
+        sender = Sender("bot", run.adapter, run.store)
+        run.account._on_undelivered = sender.undelivered
+        sender.connected(True)
         sim.faults.arm("send_failed_later", code=131047)
-        await run.adapter.send(answer(message))
-        await sim.until(lambda: sim.count("ack") == 2)
-        assert run.account.skipped_frames == 1
+        sender.put(await run.store.post("bot", [answer(message), answer(message, key="k-2")]))
+        await sim.until(lambda: len(sim.heard) == 1 and sim.count("ack") >= 3)
+        good, bad = await run.store.entries(Box.OUTBOX)
+        assert (good.state, bad.state) == (OutboxState.SENT, OutboxState.DEAD)
+        assert "24 hours" in bad.reason
+        assert (sender.refused, run.account.skipped_frames) == (1, 0)
         assert run.account.view().published is Published.CONNECTED
+        await sender.stop(1.0)
 
 
 async def test_of_a_lost_answer_a_failed_status_tells_why() -> None:

@@ -17,7 +17,7 @@ from holdfast.gateway.hooks import HookServer
 from holdfast.lab.simulators.whatsapp import WhatsAppSimulator
 from holdfast.lab.simulators.whatsapp_rules import Person, group_id
 from holdfast.messages import MediaKind
-from holdfast.supervision import Kind, Published
+from holdfast.supervision import Cause, Kind, Published
 from holdfast.testing import MemoryStore
 from tests.adapters.whatsapp_bot import arrived, bot, hook_url, register
 from tests.harness import Running, running
@@ -140,6 +140,23 @@ async def test_reactions_deletions_and_statuses_are_no_messages() -> None:
         await sim.until(lambda: sim.count("ack") == 3)
         assert [m.text for m in run.messages] == ["hello"]
         assert run.account.skipped_frames == 0
+
+
+@pytest.mark.parametrize("more", [{"recipient_type": "group"}, {"biz_opaque_callback_data": ""}])
+async def test_what_one_of_a_group_or_another_program_s_user_did_not_get_is_counted(
+    more: dict[str, str],
+) -> None:
+    async with bot() as (sim, run):
+        status = {"id": "wamid.1", "status": "failed", "biz_opaque_callback_data": "k-1"} | more
+        body = payload(sim, statuses=[status])
+        told: list[str] = []
+
+        async def undelivered(key: str, receipt: str, cause: Cause) -> None:
+            told.append(key)
+
+        run.account._on_undelivered = undelivered
+        assert await post(run, body, **signed(sim, body)) == 200
+        assert (told, run.account.skipped_frames) == ([], 1)
 
 
 async def test_several_messages_in_one_post_are_stored_at_once() -> None:

@@ -88,6 +88,53 @@ async def test_a_dead_letter_says_what_a_person_can_do() -> None:
     await table.close()
 
 
+GONE = Cause(Kind.REFUSED, "gone", "the user has left", "Ask him.")
+
+
+async def test_what_was_accepted_and_did_not_arrive_is_a_dead_letter() -> None:
+    table = Table()
+    table.sender.connected(True)
+    await table.owe("a", "b")
+    await table.quiet()
+    await table.sender.undelivered("k0", "r1", GONE)
+    await table.sender.undelivered("k1", "of another try", GONE)
+    await table.sender.undelivered("of another program", "r1", GONE)
+    assert table.states() == ["dead", "sent"]
+    assert (table.sender.sent, table.sender.refused) == (2, 1)
+    assert next(iter(table.store.outbox.values())).reason == "gone: the user has left. Ask him."
+    await table.close()
+
+
+@pytest.mark.parametrize(("receipt", "state"), [("r1", "dead"), ("r0", "sent")])
+async def test_it_may_be_said_before_the_acceptance_is_recorded(receipt: str, state: str) -> None:
+    table = Table()
+    table.sender.connected(True)
+
+    async def accepted(message: Outbound) -> Receipt:
+        await table.sender.undelivered(message.key, receipt, GONE)
+        return Receipt("r1")
+
+    table.mouth.script = [accepted]
+    await table.owe("a", "b")
+    await table.quiet()
+    assert table.states() == [state, "sent"]
+    await table.close()
+
+
+async def test_what_did_not_arrive_waits_for_a_journal_that_can_not_write() -> None:
+    table = Table()
+    table.sender.connected(True)
+    await table.owe("a")
+    await table.quiet()
+    table.store.fail = StoreError("store_full", "there is no room left")
+    with pytest.raises(StoreError):
+        await table.sender.undelivered("k0", "r1", GONE)
+    table.store.fail = None
+    await table.sender.undelivered("k0", "r1", GONE)
+    assert table.states() == ["dead"]
+    await table.close()
+
+
 async def test_the_servers_wait_is_a_floor_for_its_own_chat_only() -> None:
     table = Table()
     table.sender.connected(True)

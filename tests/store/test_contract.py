@@ -363,6 +363,24 @@ async def test_prune_forgets_settled_rows_in_small_steps(
     await store.close()
 
 
+async def test_what_was_accepted_and_did_not_arrive_is_a_dead_letter(journal: Opens) -> None:
+    async with journal() as store:
+        sent, owed = await store.post("a", [outbound("1"), outbound("2")])
+        await store.sent(sent.row, Receipt("p1"))
+        others = [("b", "1", "p1"), ("a", "1", "p2"), ("a", "2", ""), ("a", "3", "p")]
+        for account, key, receipt in others:
+            assert not await store.undelivered(account, key, receipt, "no")
+        assert await store.undelivered("a", "1", "p1", "nobody there")
+        assert not await store.undelivered("a", "1", "p1", "again")
+        newest, oldest = await store.entries(Box.OUTBOX)
+        assert (newest.state, newest.row) == (OutboxState.OWED, owed.row)
+        assert (oldest.state, oldest.reason) == (OutboxState.DEAD, "nobody there")
+        await store.retry(Box.OUTBOX, sent.row)
+        assert not await store.undelivered("a", "1", "p1", "of the try before")
+        await store.sent(sent.row, Receipt("p3"))
+        assert await store.undelivered("a", "1", "p3", "no")
+
+
 async def test_prune_keeps_known_ids_for_a_day(tmp_path: Path) -> None:
     clock = Clock()
     store = await SqliteStore.open(tmp_path / "j.db", clock=clock)

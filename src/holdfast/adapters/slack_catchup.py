@@ -50,6 +50,7 @@ have taken events since the last hello, which is some hours ago."""
 
 SHARED_EVERY: Final = 240.0
 """Seconds between two looks for what they take while they stay."""
+
 PATIENCE: Final = OVERLAP_UNTIL
 """Seconds for which a chat that can not be read is asked again: later the journal would not know
 what the stream has brought of it meanwhile."""

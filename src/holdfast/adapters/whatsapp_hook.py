@@ -154,28 +154,20 @@ class Hook:
                 link.skip(f"change: {error.cause.message}", bytes(change.value))
                 continue
             messages += self._read(link, value)
+            await self._tell(link, value)
         if messages:
             await link.deliver(*messages)
         for message in messages:
             self._taken(message)
 
     def _read(self, link: Link, value: wire.Value) -> list[Inbound]:
-        """The messages of a change; statuses and errors go where they belong."""
+        """The messages of a change; errors are counted."""
         if value.metadata.phone_number_id != self._number:
             number = value.metadata.phone_number_id[:40]
             link.skip(f"a post for another number ({number}), whose account should set `claim`")
             return []
         for error in value.errors:
             link.skip(f"WhatsApp reports: {error.text}")
-        for raw in map(bytes, value.statuses):
-            try:
-                status = decode(wire.Status, raw)
-            except BadFrame as bad:
-                link.skip(f"status: {bad.cause.message}", raw)
-                continue
-            self._fates.tell(status)
-            if status.failed:
-                link.skip(f"not delivered: {failure(status).cause.message}", raw)
         messages: list[Inbound] = []
         for raw in map(bytes, value.messages):
             try:
@@ -185,6 +177,25 @@ class Hook:
             else:
                 messages += [message] if message is not None else []
         return messages
+
+    async def _tell(self, link: Link, value: wire.Value) -> None:
+        """What became of our messages. Raises StoreError."""
+        if value.metadata.phone_number_id != self._number:
+            return
+        for raw in map(bytes, value.statuses):
+            try:
+                status = decode(wire.Status, raw)
+            except BadFrame as bad:
+                link.skip(f"status: {bad.cause.message}", raw)
+                continue
+            self._fates.tell(status)
+            if not status.failed:
+                continue
+            cause = failure(status).cause
+            if status.marker and status.recipient_type != "group":
+                await link.undelivered(status.marker, status.id, cause)
+            else:  # another program's, or lost to one member of a group
+                link.skip(f"not delivered: {cause.message}", raw)
 
 
 # -- how long we were deaf ------------------------------------------------------------------------

@@ -106,6 +106,7 @@ class Status(msgspec.Struct):
     id: str
     status: str
     recipient_id: str = ""
+    recipient_type: str = ""
     errors: list[Error] = []
     marker: str = msgspec.field(name="biz_opaque_callback_data", default="")
     """The key of the send, which WhatsApp echoes."""

@@ -42,8 +42,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         float, Meta(ge=DEDUPE_SECONDS, description='"24h" or more: so long platforms send again')
     ] = DEDUPE_SECONDS
     """How long settled messages are kept to recognise repetitions: seconds, or ``"36h"`` or
-    ``"7d"``; at least 24 hours. What came by WhatsApp is kept for 8 days at least, as Meta repeats
-    for 7."""
+    ``"7d"``; at least 24 hours. WhatsApp's are kept for 8 days at least, as Meta repeats for 7."""
 
 
 class AccountKeys(msgspec.Struct, frozen=True, kw_only=True):

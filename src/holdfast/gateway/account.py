@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -114,6 +114,7 @@ class Account(Shell):
         on_report: Callable[[Account, Report], None],
         on_received: Callable[[Account, list[Received]], None],
         on_recipient_back: Callable[[Account], None] = lambda account: None,
+        on_undelivered: Callable[[str, str, Cause], Awaitable[None]] | None = None,
         backlog: Backlog = ALL,
         rand: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
@@ -137,6 +138,7 @@ class Account(Shell):
         self._on_report, self._on_received = on_report, on_received
         self.handlers: Handlers = Unasked()
         self._on_recipient_back, self.clock = on_recipient_back, clock
+        self._on_undelivered = on_undelivered
         self._proof_before: float | None = None
         """Unix seconds of the last proof of life on the last connection that was ready."""
         self._was_ready = False
@@ -303,6 +305,11 @@ class Account(Shell):
         replayed = continuity is not Continuity.FRESH or self.adapter.traits.replays
         if not replayed and self._proof_before is not None:
             self.missed("a fresh login: the platform does not replay what was missed", None)
+
+    async def undelivered(self, key: str, receipt: str, cause: Cause) -> None:
+        """A message that was accepted did not arrive. Raises StoreError."""
+        if self._on_undelivered is not None:
+            await self._on_undelivered(key, receipt, cause)
 
     def recipient_back(self) -> None:
         """Somebody who could not be reached can be again."""

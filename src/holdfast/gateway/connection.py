@@ -83,6 +83,9 @@ class Host(Protocol):
     def continued(self, generation: int, continuity: Continuity) -> None:
         """This connection is ready and continues its predecessor this way."""
 
+    async def undelivered(self, key: str, receipt: str, cause: Cause) -> None:
+        """A message that was accepted did not arrive. Raises StoreError."""
+
     def recipient_back(self) -> None:
         """Somebody who could not be reached can be again."""
 
@@ -388,6 +391,10 @@ class Connection:
     def skip(self, what: str, raw: bytes | str = b"") -> None:
         """See `holdfast.adapter.Link.skip`."""
         self._host.skipped(what, raw)
+
+    async def undelivered(self, key: str, receipt: str, cause: Cause) -> None:
+        """See `holdfast.adapter.Link.undelivered`."""
+        await self._host.undelivered(key, receipt, cause)
 
     def recipient_back(self) -> None:
         """See `holdfast.adapter.Link.recipient_back`."""

@@ -402,6 +402,7 @@ class Gateway:
             on_report=self._on_report,
             on_received=self._on_received,
             on_recipient_back=lambda _: sender.recipient_back(),
+            on_undelivered=sender.undelivered,
             backlog=config.backlog,
             rand=self._rand,
             clock=self._clock,

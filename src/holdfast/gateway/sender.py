@@ -115,6 +115,8 @@ class Sender:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._rows: set[int] = set()
         """Those that wait in a queue or are being sent."""
+        self._returned: dict[str, tuple[str, str]] = {}
+        """Of keys that are being sent: the receipt of a try that did not arrive, and why not."""
         traits = adapter.traits
         self._total = Bucket(traits.rate_total) if traits.rate_total else None
         self._buckets: dict[str, Bucket] = {}
@@ -152,6 +154,14 @@ class Sender:
                 task = asyncio.create_task(self._drain(chat), name=self._name)
                 self._tasks[chat] = task
 
+    async def undelivered(self, key: str, receipt: str, cause: Cause) -> None:
+        """What the platform accepted did not arrive after all: a dead letter. Raises StoreError."""
+        reason = _words(self._cause(AdapterError(cause)))
+        if key in self._returned:
+            self._returned[key] = receipt, reason  # its acceptance is not recorded yet
+        else:
+            await self._take_back(key, receipt, reason)
+
     async def stop(self, grace: float) -> None:
         """Let tries under way end within ``grace`` seconds, then cancel. The rest stays owed.
 
@@ -174,10 +184,14 @@ class Sender:
         queue = self._chats[chat]
         try:
             while queue and not self._stopping:
+                key = queue[0].message.key
+                self._returned[key] = "", ""
                 try:
                     await self._deliver(queue[0])
                 except Exception as error:
                     await self._set_aside(queue[0], error)
+                finally:
+                    self._returned.pop(key, None)
                 if self._stopping:
                     return
                 self._rows.discard(queue.popleft().row)
@@ -331,9 +345,21 @@ class Sender:
 
     async def _accepted(self, row: Owed, receipt: Receipt) -> bool:
         await self._store.sent(row.row, receipt)
+        returned, reason = self._returned.get(row.message.key, ("", ""))
+        if reason and returned == receipt.id:
+            await self._take_back(row.message.key, returned, reason)
+        self._returned.pop(row.message.key, None)
         self.sent += 1
         self.last_sent = self._clock()
         return True
+
+    async def _take_back(self, key: str, receipt: str, reason: str) -> None:
+        """From accepted to dead. Of an earlier try, or long ago, it is only logged."""
+        if await self._store.undelivered(self._account, key, receipt, reason):
+            self.refused += 1
+            log.error("dead letter account=%s key=%s %s", self._account, key, reason)
+        else:
+            log.warning("not delivered account=%s key=%s %s", self._account, key, reason)
 
     async def _failed(
         self,

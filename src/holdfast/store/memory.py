@@ -224,6 +224,16 @@ class MemoryStore:
         self._owed(row, *SETTLED[Box.OUTBOX])
         self._change(row, state=OutboxState.DEAD, reason=legible(reason))
 
+    async def undelivered(self, account: str, key: str, receipt: str, reason: str) -> bool:
+        """See `Store.undelivered`."""
+        self._write()
+        for row, owed in self.outbox.items():
+            known = (owed.account, owed.message.key, owed.receipt) == (account, key, receipt)
+            if known and owed.state is OutboxState.SENT:
+                self._change(row, state=OutboxState.DEAD, reason=legible(reason))
+                return True
+        return False
+
     def _change(self, row: int, **changes: Any) -> None:
         self._write()
         self.outbox[row] = replace(self.outbox[row], **changes)

@@ -366,6 +366,12 @@ class Store(Protocol):
     async def refuse(self, row: int, reason: str) -> None:
         """The platform will never take it: DEAD."""
 
+    async def undelivered(self, account: str, key: str, receipt: str, reason: str) -> bool:
+        """What the platform accepted with this receipt did not arrive after all: DEAD.
+
+        False, and nothing changes, when no message is SENT with that key and receipt.
+        """
+
     async def record(self, transition: Transition) -> None:
         """Append to the history."""
 
@@ -432,8 +438,8 @@ class Store(Protocol):
         """Forget what was settled longer ago than so many seconds; how many messages.
 
         None stands for the retention the journal was opened with. Never under 24 h: known ids are
-        what repetitions are recognised by. Messages that came to an account in ``longer`` are kept
-        for its seconds at least.
+        what repetitions are recognised by. Messages of an account in ``longer`` are kept for its
+        seconds at least.
         """
 
     async def close(self) -> None:

@@ -325,6 +325,24 @@ class SqliteStore:
         """The platform will never take it: DEAD."""
         await self._settle(row, OutboxState.DEAD, reason)
 
+    async def undelivered(self, account: str, key: str, receipt: str, reason: str) -> bool:
+        """What the platform accepted with this receipt did not arrive after all: DEAD.
+
+        False, and nothing changes, when no message is SENT with that key and receipt.
+        """
+        known, now = self._known[Box.OUTBOX], self.clock()
+
+        def operation(db: sqlite3.Connection) -> bool:
+            _, row = known.find(db, account, legible(key))
+            changed = db.execute(
+                "UPDATE outbox SET state = 'dead', reason = ?, settled_at = ?"
+                " WHERE id = ? AND state = 'sent' AND receipt = ?",
+                (legible(reason), now, row, legible(receipt)),
+            )
+            return changed.rowcount == 1
+
+        return await self._write(operation)
+
     async def _settle(self, row: int, state: OutboxState, reason: str) -> None:
         await self._change(
             "outbox",
@@ -433,8 +451,8 @@ class SqliteStore:
         """Forget what was settled more than ``older_than`` seconds ago; return how much.
 
         None stands for `retention`; less than `DEDUPE_SECONDS` is taken as that, since ids are
-        forgotten too. What came to an account in ``longer`` is kept for its seconds at least.
-        Works in small commits among everybody else's, and gives room back.
+        forgotten too. Messages of an account in ``longer`` are kept for its seconds at
+        least. Works in small commits among everybody else's, and gives room back.
         """
         age = self.retention if older_than is None else older_than
         now = self.clock()
@@ -442,10 +460,9 @@ class SqliteStore:
         kept = {account: min(before, now - least) for account, least in (longer or {}).items()}
         removed = 0
         for box in Box:
-            exempt = kept if box is Box.INBOX else {}
             after: int | None = 0
             while after is not None:
-                step = pruning.remove(box, after, before, now, exempt)
+                step = pruning.remove(box, after, before, now, kept)
                 count, after = await self._write(step)
                 removed += count
             await self._write(partial(self._known[box].forget, before=before))
