@@ -46,7 +46,7 @@ from holdfast.supervision import (
     Start,
     Verified,
 )
-from holdfast.threads import DAEMONS
+from holdfast.threads import DAEMONS, Calls, CallsHang
 
 log = logging.getLogger("holdfast.sdk")
 
@@ -55,6 +55,9 @@ PROBE_LIMIT = 10.0
 
 FIRST_PROBES = 1.0
 """Seconds between probes until the first one succeeds."""
+
+HANGING_STOPS = 8
+"""Calls of a blocking `stop` that may hang at a time; each costs a thread."""
 
 PARENT_EVERY = 1.0
 """Seconds between the looks of an SDK's process at whether its supervisor lives."""
@@ -166,6 +169,7 @@ class Supervised(Shell):
         super().__init__(name, policy, random.random)
         self.start, self.isolation, self.probe, self.classify = start, isolation, probe, classify
         self.ask_to_stop = stop
+        self.probes, self.stops = Calls("the probe", 1), Calls("the stop call", HANGING_STOPS)
         self.silence, self.probe_every = silence, probe_every
         self._on_report = on_report
         self._reporter = Reporter()
@@ -250,7 +254,7 @@ class _Attempt:
         self.bot, self.generation = bot, generation
         self.loop = asyncio.get_running_loop()
         self.life = Life(partial(self._from_anywhere, self._heard))
-        self._launched = self._ready = self._over = False
+        self._launched = self._ready = self._asking = self._over = False
         self._helpers: set[asyncio.Task[None]] = set()
 
     def launch(self) -> None:
@@ -331,8 +335,14 @@ class _Attempt:
 
     async def _proven(self) -> bool:
         assert self.bot.probe is not None
-        async with asyncio.timeout(PROBE_LIMIT):
-            return bool(await _called(self.bot.probe))
+        self._asking = True
+        try:
+            async with asyncio.timeout(PROBE_LIMIT):
+                return bool(await _called(self.bot.probe, self.bot.probes))
+        except CallsHang as error:
+            raise TimeoutError(str(error)) from error
+        finally:
+            self._asking = False
 
     async def _until_ready(self) -> None:
         while not self._ready:
@@ -344,6 +354,8 @@ class _Attempt:
             await asyncio.sleep(FIRST_PROBES)
 
     async def _beat(self) -> None:
+        if self._asking:
+            return  # that answer is one to this question, too
         try:
             proven = await self._proven()
         except Exception as error:
@@ -364,7 +376,7 @@ class _Attempt:
 
     async def _ask_to_stop(self, stop: Callable[[], Any]) -> None:
         try:
-            await _called(stop)
+            await _called(stop, self.bot.stops)
         except Exception as error:
             log.warning("stop failed sdk=%s error=%r", self.bot.name, error)
 
@@ -374,12 +386,12 @@ class _Attempt:
         task.add_done_callback(self._helpers.discard)
 
 
-async def _called(function: Callable[[], Any]) -> Any:
-    """The result of a function of either colour; a blocking one runs in a daemon thread."""
+async def _called(function: Callable[[], Any], calls: Calls) -> Any:
+    """The result of a function of either colour; ``calls`` takes a blocking one."""
     with contained(getattr(function, "__qualname__", repr(function))):
         if inspect.iscoroutinefunction(function):
             return await function()
-        result = await asyncio.get_running_loop().run_in_executor(DAEMONS, function)
+        result = await calls(function)
         return await result if inspect.isawaitable(result) else result
 
 

@@ -14,7 +14,11 @@ import pytest
 
 from holdfast.agents import Turn, echo, load, replies, wrap
 from holdfast.errors import ConfigError
+from holdfast.gateway.lanes import Limits
 from holdfast.messages import Attachment, Inbound, MediaKind, Reply
+from holdfast.threads import CallsHang
+from tests.gateway.desk import Table
+from tests.gateway.tools import until
 
 MESSAGE = Inbound(id="1", chat="c", sender="u", text="hello")
 TURN = Turn(account="bot", attempt=2, deadline=9.0)
@@ -194,6 +198,66 @@ async def test_a_cancelled_agent_is_cancelled() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+class Stuck:
+    """A synchronous agent whose calls hang until they are let go."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.calls = 0
+
+    def __call__(self, message: Inbound) -> str:
+        """Answer late."""
+        self.calls += 1
+        self.release.wait(20)
+        return "late"
+
+    def threads(self) -> int:
+        """How many of its calls have not returned."""
+        return sum(thread.name == "call Stuck" for thread in threading.enumerate())
+
+
+@pytest.mark.real_time
+async def test_calls_that_hang_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.agents.HANGING", 3)
+    stuck = Stuck()
+    agent = wrap(stuck, "here")
+    asked = [asyncio.ensure_future(agent(MESSAGE, TURN)) for _ in range(5)]
+    await until(lambda: stuck.calls == 5)  # somebody waits for each of them
+    for task in asked[:3]:
+        task.cancel()
+    await asyncio.wait(asked[:3])
+    with pytest.raises(CallsHang, match=r"earlier calls of the agent have not returned \(3\)"):
+        await agent(MESSAGE, TURN)
+    assert stuck.calls == 5
+    stuck.release.set()
+    assert await asyncio.gather(*asked[3:]) == [[Reply(text="late")]] * 2
+    await until(lambda: stuck.threads() == 0)
+    assert await agent(MESSAGE, TURN) == [Reply(text="late")]
+
+
+@pytest.mark.real_time
+async def test_a_message_for_an_agent_that_hangs_becomes_a_dead_letter_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("holdfast.agents.HANGING", 1)
+    stuck = Stuck()
+    table = Table(agent=wrap(stuck, "here"), limits=Limits(timeout=0.1, attempts=1))
+    table.sender.connected(True)
+    for number in ("1", "2"):
+        await table.hear(number, chat=number)
+        await table.quiet()
+    assert stuck.calls == 1
+    first, second = table.store.inbox.values()
+    assert first.reason == "no answer within 0.1 s"
+    assert second.reason == "CallsHang: earlier calls of the agent have not returned (1)"
+    stuck.release.set()
+    await until(lambda: stuck.threads() == 0)
+    await table.hear("3", chat="1")
+    await table.quiet()
+    assert table.mouth.texts() == ["late"]
+    await table.close()
 
 
 @pytest.mark.real_time

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,52 @@ async def test_the_status_is_a_file_like_the_gateways(tmp_path: Path) -> None:
         await asyncio.sleep(1)
         assert read(path).accounts["sdk"].state == "connected"
     assert read(path).accounts["sdk"].state == "stopped"
+
+
+async def test_of_two_questions_the_second_waits_for_the_first() -> None:
+    asking: list[int] = []
+
+    async def probe() -> bool:
+        asking.append(1)
+        most.append(len(asking))
+        await asyncio.sleep(1.5)
+        asking.pop()
+        return True
+
+    most: list[int] = []
+    async with supervise("sdk", Sdk("hangs").start, probe=probe, probe_every=1.0) as bot:
+        await asyncio.sleep(600)
+        assert bot.view().generation == 1
+        assert bot.view().published is Published.CONNECTED
+    assert max(most) == 1
+
+
+@pytest.mark.real_time
+async def test_a_probe_that_hangs_is_not_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.sdk.PROBE_LIMIT", 0.02)
+    monkeypatch.setattr("holdfast.sdk.FIRST_PROBES", 0.01)
+    release = threading.Event()
+
+    def hanging_probe() -> bool:
+        return release.wait(20)
+
+    async def start() -> None:
+        await asyncio.Event().wait()
+
+    def threads() -> int:
+        return sum("hanging_probe" in thread.name for thread in threading.enumerate())
+
+    policy = replace(QUICK, attempt_timeout=0.1, step_timeout=0.1)
+    async with supervise("sdk", start, probe=hanging_probe, probe_every=0.05, policy=policy) as bot:
+        await reach(bot, lambda v: v.generation == 3)
+        assert threads() == 1
+        release.set()
+        up = await reach(bot, is_up)
+        release.clear()
+        await reach(bot, lambda v: v.generation > up.generation + 1)
+        assert threads() == 1
+        release.set()
+        await reach(bot, is_up)
 
 
 # -- threads --------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import inspect
 import sys
@@ -15,7 +14,10 @@ from msgspec import MsgspecError, Struct, msgpack
 from holdfast.errors import ConfigError
 from holdfast.foreign import contained
 from holdfast.messages import Inbound, Reply
-from holdfast.threads import DAEMONS
+from holdfast.threads import Calls
+
+HANGING = 64
+"""Calls of a sync agent that may go on after their deadlines; each costs a thread."""
 
 Answer = str | Reply | Sequence[str | Reply] | None
 """What a handler may return: nothing, one reply, or several in order."""
@@ -85,9 +87,9 @@ def _remedy(error: BaseException, module_name: str, base: Path) -> str:
 def wrap(function: Any, where: str) -> Agent:
     """A user's function as an agent: sync or async, with (message) or (message, turn).
 
-    A sync function runs in a thread, so that it can not stop the gateway's loop. What is meant to
-    end the process is a failure of the function. Raises ConfigError when it can not be called that
-    way.
+    A sync function runs in a thread, so that it can not stop the gateway's loop; while `HANGING` of
+    its calls have outlived their deadlines, others fail with CallsHang. What is meant to end the
+    process is a failure of the function. Raises ConfigError when it can not be called that way.
     """
     if not callable(function):
         raise ConfigError(where, f"{function!r} can not be called")
@@ -102,14 +104,14 @@ def wrap(function: Any, where: str) -> Agent:
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004  an object with an async __call__
     )
+    calls = Calls("the agent", HANGING)
 
     async def agent(message: Inbound, turn: Turn) -> list[Reply]:
         arguments = (message, turn)[:count]
         with contained("the agent"):
             if is_async:
                 return replies(await function(*arguments))
-            loop = asyncio.get_running_loop()
-            return replies(await loop.run_in_executor(DAEMONS, function, *arguments))
+            return replies(await calls(function, *arguments))
 
     return agent
 
