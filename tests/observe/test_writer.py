@@ -111,6 +111,67 @@ async def test_a_document_that_can_not_be_composed_does_not_end_the_writing(
     await writer.stop()
 
 
+class HangingDisk:
+    """Writes hang until they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.begun = 0
+        self._write = status.write
+        monkeypatch.setattr("holdfast.observe.writer.WRITE_LIMIT", 0.02)
+        monkeypatch.setattr(status, "write", self.write)
+
+    def write(self, path: Path, document: status.Status) -> None:
+        """In place of `status.write`."""
+        self.begun += 1
+        self.go.wait(20)
+        self._write(path, document)
+
+
+async def failed(subject: Subject, count: int) -> None:
+    """Wait for failed writes."""
+    async with asyncio.timeout(20):
+        while subject.writer.failures < count:  # noqa: ASYNC110  nobody but us waits for them
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.real_time
+async def test_a_disk_that_hangs_has_one_write_and_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = HangingDisk(monkeypatch)
+    subject = Subject(tmp_path / "state.json")
+    subject.writer.period = 0.01
+    subject.writer.start()
+    await failed(subject, 5)
+    assert disk.begun == 1
+    assert caplog.text.count("status file not written") == 1
+    assert "no answer within" in caplog.text
+    disk.go.set()
+    await subject.written(1)
+    assert disk.begun > 1
+    assert subject.version() > 1
+    await subject.writer.stop()
+
+
+@pytest.mark.real_time
+async def test_a_disk_that_comes_back_in_a_stop_takes_the_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = HangingDisk(monkeypatch)
+    subject = Subject(tmp_path / "state.json")
+    subject.writer.start()
+    await failed(subject, 1)
+    monkeypatch.setattr("holdfast.observe.writer.WRITE_LIMIT", 20.0)
+    monkeypatch.setattr("holdfast.observe.writer.LAST_LIMIT", 20.0)
+    stop = asyncio.create_task(subject.writer.stop())
+    await asyncio.sleep(0)
+    disk.go.set()
+    await stop
+    assert disk.begun == 2
+    assert subject.version() == subject.composed == 2
+
+
 @pytest.mark.real_time
 @pytest.mark.parametrize("running", [True, False], ids=["running", "last"])
 async def test_a_disk_that_hangs_holds_up_a_stop_once(

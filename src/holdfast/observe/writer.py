@@ -17,7 +17,7 @@ PERIOD = 2.0
 """Seconds between writes when nothing happens; a fifth of the document's time to live."""
 
 WRITE_LIMIT = 5.0
-"""Seconds after which a write on a hanging disk is no longer waited for."""
+"""Seconds after which a write on a hanging disk counts as failed; the next one waits for it."""
 
 LAST_LIMIT = 1.0
 """Seconds a stop has for the write on its way and the last one together: a gateway stops within
@@ -35,6 +35,8 @@ class StatusWriter:
         self._compose = compose
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._under_way: asyncio.Future[None] | None = None
+        """A write that has not returned."""
         self._failing = self._stopping = False
 
     def start(self) -> None:
@@ -59,6 +61,8 @@ class StatusWriter:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self._under_way is not None:
+            self._under_way.cancel()  # nobody asks any more what became of it
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -69,11 +73,14 @@ class StatusWriter:
 
     async def _write(self) -> None:
         self._changed.clear()
-        loop = asyncio.get_running_loop()
         try:
+            if self._under_way is not None:
+                await self._settled(self._under_way)  # whatever became of it, it is outdated
             document = self._compose()
-            async with asyncio.timeout(WRITE_LIMIT):
-                await loop.run_in_executor(DAEMONS, status.write, self.path, document)
+            loop = asyncio.get_running_loop()
+            write = loop.run_in_executor(DAEMONS, status.write, self.path, document)
+            await self._settled(write)
+            write.result()
         except Exception as error:  # a defect must not end the writing, nor hinder a stop
             self.failures += 1
             if not self._failing:
@@ -82,3 +89,13 @@ class StatusWriter:
         else:
             self.writes += 1
             self._failing = False
+
+    async def _settled(self, write: asyncio.Future[None]) -> None:
+        """Wait until a write is done, well or not. Until then no other one is begun: each that
+        hangs costs a thread. Raises TimeoutError."""
+        self._under_way = write
+        done, _ = await asyncio.wait([write], timeout=WRITE_LIMIT)
+        if not done:
+            raise TimeoutError(f"no answer within {WRITE_LIMIT:g} s")
+        self._under_way = None
+        write.exception()  # asked for, or asyncio would complain
