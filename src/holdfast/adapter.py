@@ -176,11 +176,14 @@ class Outcome(StrEnum):
 
 
 class SendFailed(AdapterError):
-    """A message was not accepted. ``cause.retry_after`` is a floor for the next try."""
+    """A message was not accepted. ``cause.retry_after`` is a floor for the next try.
 
-    def __init__(self, outcome: Outcome, cause: Cause) -> None:
+    ``away``: nothing is wrong but that its recipient is not there; `Link.recipient_back` tells.
+    """
+
+    def __init__(self, outcome: Outcome, cause: Cause, *, away: bool = False) -> None:
         super().__init__(cause)
-        self.outcome = outcome
+        self.outcome, self.away = outcome, away
 
 
 # -- what an adapter is handed --------------------------------------------------------------------

@@ -323,7 +323,7 @@ async def test_an_answer_to_somebody_away_is_not_sent_and_announced_when_he_is_b
         error = await failed(run, message)
         assert (error.outcome, error.cause.code) == (Outcome.NOT_SENT, "webchat_visitor_away")
         assert error.cause.kind is Kind.UNREACHABLE
-        assert error.cause.retry_after is None
+        assert (error.away, error.cause.retry_after) == (True, None)
         assert sim.now() == began
         await asyncio.sleep(600)
         assert back == []
@@ -345,7 +345,7 @@ async def test_what_waits_for_somebody_goes_out_the_moment_he_is_back() -> None:
         owed = [Outbound(key=f"k-{n}", chat=alice.chat, text=f"{n}") for n in range(3)]
         sender.put(await store.post("bot", owed))
         await asyncio.sleep(1_000.5)
-        assert (sender.depth, sim.heard) == (3, [])
+        assert (sender.depth, sender.away, sim.heard) == (3, 3, [])
         sim.faults.arm("vanish_before_seen")
         sim.open_tab()
         await sim.until(lambda: len(sim.heard) == 1)

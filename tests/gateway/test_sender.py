@@ -63,6 +63,28 @@ async def test_what_was_not_sent_is_tried_for_as_long_as_it_takes(error: Excepti
     await table.close()
 
 
+async def test_what_waits_for_its_recipient_is_counted_apart() -> None:
+    table = Table()
+    table.sender.connected(True)
+    gone = Cause(Kind.UNREACHABLE, "visitor_away")
+    table.mouth.script = [SendFailed(Outcome.NOT_SENT, gone, away=True)] * 3
+    await table.owe("a", "b")
+    await asyncio.sleep(0.1)
+    assert (table.sender.depth, table.sender.away) == (2, 2)
+    table.mouth.script = [failed(Outcome.NOT_SENT)]
+    table.sender.recipient_back()
+    await until(lambda: not table.mouth.script)
+    await asyncio.sleep(0)
+    assert (table.sender.depth, table.sender.away) == (2, 0)  # now it is another trouble
+    table.mouth.script = [SendFailed(Outcome.NOT_SENT, gone, away=True)]
+    table.sender.recipient_back()
+    await until(lambda: table.sender.away == 2)
+    table.sender.recipient_back()
+    await table.quiet()
+    assert (table.sender.depth, table.sender.away) == (0, 0)
+    await table.close()
+
+
 async def test_a_refused_message_is_a_dead_letter_and_stops_nobody() -> None:
     table = Table()
     table.sender.connected(True)

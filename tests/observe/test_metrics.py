@@ -249,7 +249,8 @@ OF_STATUS: dict[str, Callable[[AccountStatus, float], float | None]] = {
     "account_attention": lambda e, now: e.attention,
     "account_paused": lambda e, now: e.paused,
     "account_inbox_messages": lambda e, now: e.inbox,
-    "account_outbox_messages": lambda e, now: e.outbox,
+    "account_outbox_messages": lambda e, now: e.outbox - e.away,
+    "account_away_messages": lambda e, now: e.away,
     "connections_opened_total": lambda e, now: e.generation,
     "messages_received_total": lambda e, now: e.received,
     "messages_sent_total": lambda e, now: e.sent,
@@ -259,6 +260,13 @@ OF_STATUS: dict[str, Callable[[AccountStatus, float], float | None]] = {
     "ambiguous_sends_total": lambda e, now: e.unknown,
 }
 """What the document says, per metric that is read from it alone."""
+
+
+def test_who_waits_for_his_recipient_does_not_wait_for_us() -> None:
+    found = samples(reading(bot=entry(outbox=5, away=3)))
+    labels = {"account": "bot", "platform": "parrot"}
+    assert get(found, "account_outbox_messages", **labels) == 2
+    assert get(found, "account_away_messages", **labels) == 3
 
 
 async def test_the_exporter_agrees_with_the_status(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ class WebChat(Adapter):
         if away <= self._settings.keep:
             text = "the visitor has no page open; the answer waits for him"
             cause = Cause(Kind.UNREACHABLE, "webchat_visitor_away", text)
-            return SendFailed(Outcome.NOT_SENT, cause)
+            return SendFailed(Outcome.NOT_SENT, cause, away=True)
         text = f"the visitor has not been there for {away / 3600:.1f} hours"
         hint = "`keep` says how long answers wait."
         return SendFailed(Outcome.REFUSED, Cause(Kind.REFUSED, "webchat_visitor_gone", text, hint))

@@ -364,6 +364,7 @@ class Gateway:
             gap=gap and {"since": gap.since, "until": gap.until, "reason": gap.reason},
             inbox=desk.lanes.depth,
             outbox=desk.sender.depth,
+            away=desk.sender.away,
             received=account.received,
             sent=desk.sender.sent,
             passed_over=account.passed_over,

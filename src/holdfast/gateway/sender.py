@@ -113,6 +113,8 @@ class Sender:
         self._back = asyncio.Event()
         self._chats: dict[str, deque[Owed]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._away: set[str] = set()
+        """Chats of which the last try found nobody there."""
         self._rows: set[int] = set()
         """Those that wait in a queue or are being sent."""
         self._returned: dict[str, tuple[str, str]] = {}
@@ -126,6 +128,11 @@ class Sender:
     def depth(self) -> int:
         """Messages owed and not yet accepted."""
         return sum(len(queue) for queue in self._chats.values())
+
+    @property
+    def away(self) -> int:
+        """Those of them that wait for nothing but their recipient."""
+        return sum(len(self._chats[chat]) for chat in self._away)
 
     def connected(self, up: bool) -> None:
         """The account is up or down; it may have been before."""
@@ -194,8 +201,10 @@ class Sender:
                     self._returned.pop(key, None)
                 if self._stopping:
                     return
+                self._away.discard(chat)
                 self._rows.discard(queue.popleft().row)
         finally:
+            self._away.discard(chat)
             del self._chats[chat], self._tasks[chat]
             if not queue:
                 self._forget(chat)
@@ -252,6 +261,7 @@ class Sender:
                 if self._over:
                     return
                 failures += 1
+                self._note_away(row.message.chat, error)
                 cause = self._cause(error)
                 if cause.kind is Kind.CREDENTIALS:
                     self._on_credentials(cause)
@@ -408,6 +418,12 @@ class Sender:
             reason,
         )
         return True
+
+    def _note_away(self, chat: str, error: Exception) -> None:
+        if isinstance(error, SendFailed) and error.away:
+            self._away.add(chat)
+        else:
+            self._away.discard(chat)
 
     def _cause(self, error: Exception) -> Cause:
         return classified(self._adapter, error)

@@ -304,7 +304,16 @@ EVENTS: tuple[Metric, ...] = (
 
 DELIVERY: tuple[Metric, ...] = (
     _gauge("inbox_messages", "Messages waiting for their answer.", lambda e, _: e.inbox),
-    _gauge("outbox_messages", "Messages waiting to be sent.", lambda e, _: e.outbox),
+    _gauge(
+        "outbox_messages",
+        "Messages waiting to be sent, without those that wait only for their recipient.",
+        lambda entry, _: entry.outbox - entry.away,
+    ),
+    _gauge(
+        "away_messages",
+        "Messages that can be sent once their recipient is there again.",
+        lambda entry, _: entry.away,
+    ),
     _gauge(
         "inbound_age_seconds",
         "Age of the last message taken in; missing as long as there was none.",

@@ -117,6 +117,8 @@ class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Dead letters of this process."""
     unknown: int
     """Sends whose fate was unknown, by this process."""
+    away: int = 0
+    """Messages waiting to be sent for which only their recipient is missing; part of `outbox`."""
     page: str = ""
     """URL at which people chat with it in a browser; empty where Holdfast serves no page."""
 
