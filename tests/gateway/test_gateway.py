@@ -95,13 +95,18 @@ async def test_an_account_that_hangs_at_its_start_holds_up_no_other(tmp_path: Pa
                 assert gateway.desk("hangs").account.view().state is State.CONNECTING
 
 
+class Slept:
+    """The machine sleeps between two pulses."""
+
+    def __init__(self, seconds: float) -> None:
+        self.naps = [0.0, seconds]
+
+    def slept(self) -> float:
+        """See `SuspendDetector.slept`."""
+        return self.naps.pop() if self.naps else 0.0
+
+
 async def test_a_suspend_puts_every_connection_in_doubt(tmp_path: Path) -> None:
-    class Slept:
-        naps = [0.0, 600.0]  # noqa: RUF012
-
-        def slept(self) -> float:
-            return self.naps.pop() if self.naps else 0.0
-
     async with Aviary() as aviary:
         accounts = [parrot(name, aviary.url) for name in ("a", "b")]
         async with house(tmp_path, *accounts) as gateway:
@@ -111,11 +116,22 @@ async def test_a_suspend_puts_every_connection_in_doubt(tmp_path: Path) -> None:
             for name in ("a", "b"):
                 account = gateway.desk(name).account
                 account._on_report = lambda a, r: heard.append(f"{a.name} {r.trigger}")
-            gateway._suspend = Slept()  # type: ignore[assignment]
+            gateway._suspend = Slept(600.0)  # type: ignore[assignment]
             await asyncio.sleep(2)
             assert {"a silence or wake-up", "b silence or wake-up"} <= set(heard)
             assert {"a proof of life", "b proof of life"} <= set(heard)
             assert (generation(gateway, "a"), generation(gateway, "b")) == (1, 1)
+
+
+async def test_a_night_of_sleep_is_no_slow_detection(tmp_path: Path) -> None:
+    async with Aviary() as aviary, house(tmp_path, parrot("a", aviary.url)) as gateway:
+        await reach(gateway, "a", Published.CONNECTED)
+        gateway._suspend = Slept(28_800.0)  # type: ignore[assignment]
+        await asyncio.sleep(10)
+        totals = gateway.reading().totals
+        assert ("a", "retrying", "") in totals.transitions
+        assert totals.detection == {}
+        assert totals.recovery["parrot"].counts[-1] == 1
 
 
 # -- reload ---------------------------------------------------------------------------------------

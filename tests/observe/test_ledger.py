@@ -83,6 +83,18 @@ def test_a_planned_replacement_is_no_loss() -> None:
     assert ledger.totals().ends == {("bot", "kicked"): 1}
 
 
+def test_what_the_machine_slept_through_was_not_noticed_late() -> None:
+    ledger = Ledger()
+    connected(ledger, 100)
+    with ledger.waking():
+        tell(ledger, view(Published.RETRYING, 130, last_proof=130 - 28_800), Trigger.DOUBT)
+    connected(ledger, 133)
+    lost(ledger, 145, proof=140)
+    totals = ledger.totals()
+    assert measured(totals.detection["parrot"]) == (1, 5.0)
+    assert measured(totals.recovery["parrot"]) == (1, 3.0)
+
+
 def test_evidence_that_ran_out_is_a_loss_whatever_was_before() -> None:
     ledger = Ledger()
     connected(ledger, 100)

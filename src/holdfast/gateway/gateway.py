@@ -537,8 +537,9 @@ class Gateway:
             slept = self._suspend.slept()
             if slept:
                 log.warning("the machine slept for %.0f s", slept)
-                for desk in self.desks.values():
-                    desk.account.woke(slept)
+                with self._ledger.waking():
+                    for desk in self.desks.values():
+                        desk.account.woke(slept)
             interval = self._service.interval
             if interval is not None and loop.time() - fed_at >= interval and self.on_time():
                 fed_at = loop.time()

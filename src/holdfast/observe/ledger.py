@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -45,7 +46,8 @@ class Totals:
     unknown: Mapping[str, int]
     """Ends by an error nobody has classified, by account."""
     detection: Mapping[str, Spread]
-    """Seconds from the last proof of life to the news of its loss, by platform."""
+    """Seconds from the last proof of life to the news of its loss, by platform; losses that the
+    machine slept through are left out."""
     recovery: Mapping[str, Spread]
     """Seconds from the news of a loss to the next connection that works, by platform."""
 
@@ -79,6 +81,17 @@ class Ledger:
         self._unknown: Counter[str] = Counter()
         self._detection: dict[str, Histogram] = {}
         self._recovery: dict[str, Histogram] = {}
+        self._waking = False
+
+    @contextmanager
+    def waking(self) -> Iterator[None]:
+        """The machine has slept, and the accounts hear of it: how long nobody could notice a loss
+        says nothing about how long we take to."""
+        self._waking = True
+        try:
+            yield
+        finally:
+            self._waking = False
 
     def report(self, account: str, platform: str, report: Report) -> None:
         """Count what a report says."""
@@ -120,8 +133,9 @@ class Ledger:
                     self._recovery.setdefault(platform, Histogram()).observe(view.at - lost_at)
             case Published.RETRYING | Published.FATAL if before is Published.CONNECTED:
                 if view.last_proof is not None and not _planned(report):
-                    detection = self._detection.setdefault(platform, Histogram())
-                    detection.observe(view.at - view.last_proof)
+                    if not self._waking:
+                        detection = self._detection.setdefault(platform, Histogram())
+                        detection.observe(view.at - view.last_proof)
                     self._lost_at[account] = view.at
         if view.published not in (Published.RETRYING, Published.CONNECTING):
             # A person's time, be it to mend or to resume, says nothing about our recovery.

@@ -289,7 +289,8 @@ EVENTS: tuple[Metric, ...] = (
     Metric(
         "holdfast_detection_seconds",
         Type.HISTOGRAM,
-        "From the last proof of life to the news of the loss: the longest it can have been deaf.",
+        "From the last proof of life to the news of the loss: the longest it can have been deaf. "
+        "Losses that the machine slept through are left out.",
         ("platform",),
         _spread(lambda totals: totals.detection),
     ),
