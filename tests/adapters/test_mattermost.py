@@ -167,6 +167,26 @@ async def test_an_edit_in_a_channel_never_heard_of_asks_what_it_is() -> None:
             assert (message.private, message.sender_name) == (True, "carol")
 
 
+@pytest.mark.parametrize("status", [403, 404])
+async def test_an_edit_in_a_channel_that_we_left_is_skipped(status: int) -> None:
+    store = MemoryStore()
+    async with Contrary() as sim:
+        async with running(Mattermost, sim.account(), store=store) as seen:
+            await seen.connected()
+            said = sim.say("before", chat="team", group=True)
+            await arrived(seen, "before")
+        error = {"id": "api.context.permissions.app_error", "message": "no"}
+        sim.answers = (f"/channels/{sim.channel_id('team', group=True)}", status, error)
+        sim.say("after", chat="team", group=True, edit_of=said)
+        async with running(Mattermost, sim.account(), store=store) as seen:
+            await seen.connected()
+            sim.say("live")
+            await arrived(seen, "live")
+            assert seen.account.skipped_frames == 1
+            assert seen.account.view().generation == 1
+        assert (sim.count("login"), sim.count("resumed")) == (1, 1)
+
+
 async def test_nobodys_business_is_not_taken_in() -> None:
     async with bot() as (sim, seen):
         channel, bob = sim.channel_id("team", group=True), sim.user_id("bob")

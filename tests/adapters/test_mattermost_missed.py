@@ -362,12 +362,13 @@ async def test_a_catch_up_that_fails_half_way_goes_on_where_it_was() -> None:
         assert sim.count("resumed") >= 1  # the new stream itself was not lost
 
 
-async def test_a_user_who_is_gone_has_no_name() -> None:
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_user_who_is_gone_or_hidden_has_no_name(status: int) -> None:
     async with bot() as (sim, seen):
         sim.restart()
         sim.say("goodbye")
         error = {"id": "app.user.missing_account.const", "message": "gone"}
-        sim.answers = (f"/users/{sim.user_id('alice')}", 404, error)
+        sim.answers = (f"/users/{sim.user_id('alice')}", status, error)
         seen.adapter._desk._names.clear()  # type: ignore[attr-defined]
         await again(seen)
         (message,) = await arrived(seen, "goodbye")

@@ -234,6 +234,11 @@ def error_of(reply: HttpReply) -> Error:
         return Error()
 
 
+def withheld(reply: HttpReply) -> bool:
+    """Whether Mattermost itself, and no proxy, says that a thing is gone or not ours to see."""
+    return reply.status in (403, 404) and bool(error_of(reply).id)
+
+
 def outcome_of(reply: HttpReply) -> Outcome:
     """What an error answer, or one that can not be read, means for a send."""
     error, status = error_of(reply), reply.status

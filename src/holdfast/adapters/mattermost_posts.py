@@ -5,8 +5,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from holdfast.adapter import Http
-from holdfast.adapters.mattermost_api import Api, Channel, FileInfo, Post, User, path_part
+from holdfast.adapter import BadFrame, Http
+from holdfast.adapters.mattermost_api import (
+    Api,
+    Channel,
+    FileInfo,
+    Post,
+    User,
+    path_part,
+    withheld,
+)
 from holdfast.messages import Attachment, Inbound, MediaKind
 
 MACHINES: Final = ("from_bot", "from_webhook", "from_plugin")
@@ -62,7 +70,7 @@ class Desk:
         """The message a post is, or with ``edit`` what it has become.
 
         ``notified`` says that the server counts us among those the post is meant for. Raises
-        Disconnect and HttpFailed.
+        BadFrame for a channel that is not ours to see any more, Disconnect and HttpFailed.
         """
         private = await self._kind(http, post.channel_id) == "D"
         called = self._called.search(post.message) is not None
@@ -85,15 +93,17 @@ class Desk:
 
     async def _kind(self, http: Http, channel: str) -> str:
         if channel not in self._kinds:
-            path = f"/channels/{path_part(channel)}"
-            self.learn(await self._api.ask(http, path, Channel))
+            reply = await self._api.call(http, "GET", f"/channels/{path_part(channel)}")
+            if withheld(reply):
+                raise BadFrame(f"a post in channel {channel}, which the server does not show us")
+            self.learn(self._api.read(reply, Channel))
         return self._kinds[channel]
 
     async def _name(self, http: Http, user: str) -> str:
         if user not in self._names:
             reply = await self._api.call(http, "GET", f"/users/{path_part(user)}")
-            gone = reply.status == 404
-            self.learn_name(user, "" if gone else self._api.read(reply, User).username)
+            name = "" if withheld(reply) else self._api.read(reply, User).username
+            self.learn_name(user, name)
         return self._names[user]
 
 
