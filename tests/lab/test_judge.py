@@ -163,10 +163,22 @@ def test_what_breaks_no_promise_is_counted_and_no_problem() -> None:
         rows=[row("bot-1", "sent", maybe_doubled=True), row("bot-3", "dead")],
         gaps=[(LOSSES + 1.0, LOSSES + 1.0)],
     )
-    verdict = judge(played(history=history), Expect())
+    verdict = judge(played(history=history), Expect(doubles=True))
     assert verdict.problems == ()
     figures = verdict.figures
     assert (figures.ambiguous, figures.gap, figures.dead) == (1, 1, 1)
+
+
+def test_a_mark_excuses_no_double_where_nothing_was_hidden() -> None:
+    history = said("bot-1")
+    history = replace(
+        history,
+        heard=[*history.heard, *history.heard],
+        rows=[row("bot-1", "sent", maybe_doubled=True)],
+    )
+    (problem,) = problems(played(history=history))
+    assert problem.startswith("ambiguous: bot bot-1 in ann")
+    assert problems(played(history=history), Expect(doubles=True)) == ()
 
 
 def row(token: str, state: str, *, maybe_doubled: bool = False) -> Row:

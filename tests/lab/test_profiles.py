@@ -183,3 +183,9 @@ def test_silence_is_noticed_by_its_length_and_not_by_chance(name: str) -> None:
         result = run(mode, variant, name, InProcess())
         assert (result.outcome, result.reasons) == (Outcome.PASS, ())
         assert AT_ONCE < (result.figures[0].detection_s[0] or 0.0) <= 61.0
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("telegram", True), ("mattermost", False)])
+def test_no_double_is_allowed_where_the_platform_recognises_it(name: str, allowed: bool) -> None:
+    assert profile(name).expected(Expect(doubles=True)).doubles is allowed
+    assert not profile(name).expected(Expect()).doubles

@@ -142,8 +142,9 @@ async def _play(
                 after=running.census(),
                 accidents=running.accidents(),
             )
+    expect = found.expected(mode.expect)
     verdicts = [
-        judge(seat.record, mode.expect, mode.expect.silence or found.silence, found.longest_wait)
+        judge(seat.record, expect, expect.silence or found.silence, found.longest_wait)
         for seat in seats.values()
     ]
     problems = [problem for verdict in verdicts for problem in verdict.problems]

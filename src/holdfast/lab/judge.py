@@ -2,8 +2,9 @@
 
 Laws that hold in every mode, whatever it expects beside them: `connected` is never published for
 longer than the silence limit while the account is deaf; nothing is lost without a reported gap,
-nothing answered twice without a mark, nothing out of order in its chat; no more than ten attempts
-in a minute; the subject stops within five seconds and leaves nothing behind.
+nothing answered twice (where a fault hides an answer: not without a mark), nothing out of order in
+its chat; no more than ten attempts in a minute; the subject stops within five seconds and leaves
+nothing behind.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ def judge(
     problems = [*record.broken]
     if figures.lie_s:
         problems.append(f"connected was a lie for {figures.lie_s:g} s")
-    problems += [str(finding) for finding in found.findings if finding.kind in BAD]
+    # A mark tells that nobody could know. Where the platform hides nothing, everybody could.
+    bad = BAD if expect.doubles else (*BAD, Kind.AMBIGUOUS)
+    problems += [str(finding) for finding in found.findings if finding.kind in bad]
     limit, window = expect.opens
     if (most := most_opens(record.opens, window)) > limit:
         problems.append(f"{most} attempts within {window:g} s, {limit} are allowed")

@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.lab.cast import CAST
 from holdfast.lab.injection import Injection
-from holdfast.lab.terms import SILENCE, Play
+from holdfast.lab.terms import SILENCE, Expect, Play
 
 
 def _links(simulator: Any) -> int:
@@ -82,6 +82,10 @@ class Profile:
         while step < self.cap and (begun := begun + step / 2) <= failing:
             step = min(self.cap, 2 * step)
         return step
+
+    def expected(self, expect: Expect) -> Expect:
+        """What must follow here: who recognises what is sent again shows it once, marked or not."""
+        return replace(expect, doubles=expect.doubles and not self.idempotent)
 
     def unhurried(self) -> Profile:
         """The platform as it is for others, where the lab shortens none of its waits."""

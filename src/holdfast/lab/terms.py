@@ -127,4 +127,5 @@ class Expect:
     gap: bool = False
     """Messages may fall into a reported gap even where the platform replays: it has refused to."""
     doubles: bool = False
-    """The platform is made to hide whether it took a message: a marked double is an answer."""
+    """It is hidden from the bot whether the platform took a message: a marked double is an answer,
+    but for where the platform recognises what is sent again (`Profile.idempotent`)."""
