@@ -7,6 +7,7 @@ import contextlib
 import re
 import resource
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from holdfast.lab.cable import HOST
 from holdfast.lab.cast import CAST
 from holdfast.lab.engine import Outcome, Result, run
 from holdfast.lab.mode import Group, Mode, Step
+from holdfast.lab.modes import MODES
 from holdfast.lab.profile import profile
 from holdfast.lab.record import Record
 from holdfast.lab.scene import COARSE, FINE, Scene, Seat
@@ -161,6 +163,42 @@ def test_a_loss_that_is_survived_is_a_pass_with_its_figures() -> None:
     assert "telegram: network: cut" in told
 
 
+@pytest.mark.parametrize(
+    ("hurried", "outcome"), [(True, Outcome.FAIL), (False, Outcome.NOT_APPLICABLE)]
+)
+def test_a_fault_that_was_never_played_shows_nothing(hurried: bool, outcome: Outcome) -> None:
+    subject = InProcess()
+    subject.hurried = hurried
+    steps = (*WELL, platform(Play.ERROR_ONCE, fault=False), heal(), say(), answered())
+    result = run(mode(*steps), "only", "discord", subject)
+    assert result.outcome is outcome
+    words = "the platform never got to answer the next login with a server error, once"
+    assert result.reasons == (words,)
+
+
+def test_a_fault_that_was_played_is_not_asked_for_again() -> None:
+    steps = (*WELL, platform(Play.ERROR_ONCE, fault=False), network("rst"), wait(5.0))
+    result = played(*steps, heal(), recovered(), say(), answered(), on="discord")
+    assert (result.outcome, result.reasons) == (Outcome.PASS, ())
+
+
+class Mumbler(House):
+    """It does not say why a login failed."""
+
+    def read(self, account: str) -> Reading | None:
+        """See `Running`."""
+        reading = super().read(account)
+        if reading is None or reading.state != "retrying" or reading.code != "upgrade_503":
+            return reading
+        return replace(reading, message="")
+
+
+def test_a_failure_that_is_soon_over_is_judged_as_well() -> None:
+    once = MODES["error-without-cause"].variants["a server error"]
+    result = played(*once, on="discord", flaw=Mumbler, expect=Expect(recover=None))
+    assert result.reasons[0] == "the status names no message: ''"
+
+
 def test_what_is_in_hand_is_waited_for_although_a_gap_covers_it() -> None:
     stopped = (say(ask="#sleep 15"), wait(1.0), stop(), wait(1.0), start(), connected())
     result = run(mode(*WELL, *stopped, accounted_for(60.0)), "only", "dingtalk", InProcess())
@@ -283,7 +321,8 @@ def test_healing_disarms_the_platform_and_puts_the_cable_back() -> None:
         faults = scene.seat.simulator.faults
         seen.append((faults.armed("poll_fails"), scene.seat.stage.cable.broken))
 
-    broken = (platform(Play.POLL_FAILS), network("late", 1.0), doing("look", look))
+    struck = (platform(Play.POLL_FAILS), say(), wait(1.0))  # words end the poll under way
+    broken = (*struck, network("late", 1.0), doing("look", look))
     result = played(*WELL, *broken, heal(), doing("look", look), expect=Expect(recover=None))
     assert seen == [(True, True), (False, False)]
     assert result.outcome is Outcome.PASS
@@ -410,7 +449,7 @@ def test_two_connections_at_once_are_found() -> None:
 def test_a_fault_that_never_struck_is_found() -> None:
     passing = (*WELL, platform(Play.SEND_THROTTLED), end_connection(), climbs(1, spare=7.0))
     (reason,) = played(*passing, expect=Expect(recover=None)).reasons
-    assert reason == "connected although send_429 should have kept it from that"
+    assert reason == f"the platform never got to {Play.SEND_THROTTLED.value}"
     stuck = (*WELL, platform(Play.POLL_FAILS), end_connection(), climbs(1, spare=7.0), heal())
     assert "not connected within 10 s" in played(*stuck, expect=Expect(recover=None)).reasons
 

@@ -13,7 +13,7 @@ from holdfast.lab.fault import Fault
 from holdfast.lab.faults.forward_proxy import ForwardProxy
 from holdfast.lab.mode import Step
 from holdfast.lab.modes import MODES
-from holdfast.lab.record import Record
+from holdfast.lab.record import Moment, Record
 from holdfast.lab.steps_owning import second
 from holdfast.lab.steps_telling import asked, few_lines, listen_to_log, logged, tells_all
 from holdfast.lab.steps_world import by_proxy, explains
@@ -41,11 +41,16 @@ class Talker:
         return self.told
 
 
-async def objections(running: Any, *steps: Step, **notes: Any) -> list[str]:
+async def objections(
+    running: Any, *steps: Step, state: str = "retrying", **notes: Any
+) -> list[str]:
     """What steps object to, of a subject that has just said this."""
     record = Record("bot", faults=[Fault("cut", 1.0, noticed=2.0)])
-    seat = SimpleNamespace(name="bot", record=record)
-    scene: Any = SimpleNamespace(running=running, seat=seat, notes={"log": 0, **notes})
+    record.moments = [Moment(at=0.0, state=state, deaf=False)]
+    told = [running.reading] if state == "retrying" else []
+    seat = SimpleNamespace(name="bot", record=record, told=told)
+    notes = {"log": 0, "told": 0, "since": 1.0, **notes}
+    scene: Any = SimpleNamespace(running=running, seat=seat, notes=notes, now=lambda: 1.0)
     scene.object = record.broken.append
     for step in steps:
         await step.do(scene)
@@ -95,6 +100,15 @@ async def test_a_failure_without_words_is_no_answer() -> None:
     assert len(await objections(Talker([], **whole), tells_all())) == 1
     vague = "lost account=bot code=reset message=''"
     assert len(await objections(Talker([vague], **whole), tells_all())) == 1
+
+
+async def test_a_loss_of_which_nothing_was_told_is_no_answer() -> None:
+    line = "lost account=bot code=reset message='the connection was reset'"
+    talker = Talker([line], kind="lost", code="reset", message="by peer", hint="wait")
+    nothing = ["the status names no cause"]
+    assert await objections(talker, tells_all(), told=1) == nothing
+    assert await objections(talker, tells_all(), state="connecting") == nothing
+    assert await objections(talker, tells_all(), state="connected") == []
 
 
 async def test_words_that_must_be_said() -> None:

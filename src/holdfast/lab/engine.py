@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -149,6 +149,7 @@ async def _play(
     ]
     problems = [problem for verdict in verdicts for problem in verdict.problems]
     problems += judge_ending(ending, subject.stop_limit)
+    unplayed = [words for seat in seats.values() for words in seat.unplayed]
     figures = tuple(verdict.figures for verdict in verdicts)
     record = scene.seat.record
     return Result(
@@ -156,15 +157,23 @@ async def _play(
         variant=variant,
         platform=found.platform,
         subject=subject.name,
-        outcome=Outcome.FAIL if problems else Outcome.PASS,
-        reasons=tuple(map(str, problems)),  # plain ones: a result is data
-        late=only_late(problems, figures),
+        outcome=_outcome(problems, unplayed, subject),
+        reasons=tuple(map(str, [*problems, *unplayed])),  # plain ones: a result is data
+        late=only_late([*problems, *unplayed], figures),
         figures=figures,
         line=tuple(replace(m, at=round(m.at - began, 3)) for m in record.moments),
         faults=tuple(_relative(record, began)),
         played_s=round(record.ended - began, 1),
         clock=subject.clock,
     )
+
+
+def _outcome(problems: Sequence[str], unplayed: Sequence[str], subject: Subject) -> Outcome:
+    """What came of a play. One whose fault was never played shows nothing: that is an error of the
+    mode, which our own plays must tell, and no fault of a peer that never asked for it."""
+    if problems or (unplayed and subject.hurried):
+        return Outcome.FAIL
+    return Outcome.NOT_APPLICABLE if unplayed else Outcome.PASS
 
 
 async def _steps(mode: Mode, variant: str, scene: Scene) -> None:

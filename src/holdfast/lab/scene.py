@@ -21,13 +21,17 @@ from holdfast.lab.injection import play
 from holdfast.lab.judge import STOP
 from holdfast.lab.profile import Profile
 from holdfast.lab.record import Moment, Record
+from holdfast.lab.simulator import Arming
 from holdfast.lab.stage import Stage
-from holdfast.lab.subjects import Running
+from holdfast.lab.subjects import Reading, Running
 from holdfast.lab.terms import Clock, Expect, Play
 
 FINE, COARSE = 0.1, 10.0
 """Seconds between two looks: while something happens, and while simulated hours pass, in which
 every fact and every report is looked at besides."""
+
+FAILING: Final = ("retrying", "fatal")
+"""States for which there is a cause."""
 
 BUSY: Final = 5.0
 """Seconds after the last news in which something is taken to happen still."""
@@ -56,10 +60,16 @@ class Seat:
         self.waiting: set[tuple[str, str]] = set()
         self.gaps: list[tuple[float, float]] = []
         """As published, Unix seconds."""
+        self.told: list[Reading] = []
+        """Every failure that was published, in the order of time, however soon it was over."""
         self.in_hand = False
         """The subject tells of messages that it has and has not answered."""
+        self.unplayed: list[str] = []
+        """What the platform was told to do and never got to, in words."""
         self.excused_until = 0.0
         """Unix seconds: what was said before may be in a reported gap instead of answered."""
+        self._armed: list[tuple[Play, Sequence[Arming]]] = []
+        """What the platform was told since the last healing."""
         self._read = 0
         self._shut = False
         """Nothing passes, over old connections or new ones."""
@@ -127,6 +137,27 @@ class Seat:
             for asked in self.said
             if (asked.chat, asked.token) in self.waiting
         )
+
+    # -- platform -----------------------------------------------------------------------------
+
+    async def play(self, what: Play) -> None:
+        """Let the platform misbehave."""
+        known = len(self.simulator.faults.armings)
+        await play(self.simulator, self.profile.plays[what])
+        self._armed.append((what, self.simulator.faults.armings[known:]))
+
+    def waiting_plays(self) -> list[Play]:
+        """What the platform was told since the last healing, and has not got to."""
+        return [what for what, armings in self._armed if not self.simulator.faults.met(armings)]
+
+    def behave(self) -> None:
+        """The platform is itself again; what it never got to is written down."""
+        self.unplayed += [
+            f"the platform never got to {what.value}" for what in self.waiting_plays()
+        ]
+        self._armed.clear()
+        self.simulator.faults.clear()
+        self.profile.mend(self.simulator)
 
     # -- network ------------------------------------------------------------------------------
 
@@ -243,6 +274,8 @@ class Scene:
         seat.in_hand = bool(reading.inbox or reading.outbox)
         if reading.gap is not None and reading.gap not in seat.gaps:
             seat.gaps.append(reading.gap)
+        if reading.state in FAILING and _cause(reading) not in map(_cause, seat.told[-1:]):
+            seat.told.append(reading)
         return Moment(
             at=now,
             state=reading.state,
@@ -282,8 +315,7 @@ class Scene:
 
     async def play(self, what: Play, seat: Seat | None = None) -> None:
         """Let the platform misbehave."""
-        seat = seat or self.seat
-        await play(seat.simulator, seat.profile.plays[what])
+        await (seat or self.seat).play(what)
 
     def heal(self, only: Seat | None = None) -> None:
         """End every fault of network and platform that lasts, of one account or of all."""
@@ -291,8 +323,7 @@ class Scene:
             self.mends.pop()()
         for seat in self.seats.values() if only is None else [only]:
             seat.heal()
-            seat.simulator.faults.clear()
-            seat.profile.mend(seat.simulator)
+            seat.behave()
             seat.excused_until = self.wall()
             for fault in seat.record.faults:
                 fault.healed = self.now() if fault.healed is None else fault.healed
@@ -353,6 +384,10 @@ class Scene:
                 replays=seat.profile.replays and not self.expect.gap,
                 ordered=seat.profile.ordered,
             )
+
+
+def _cause(reading: Reading) -> tuple[str, ...]:
+    return reading.state, reading.kind, reading.code, reading.message, reading.hint
 
 
 FREEZE: Final = partial(Relay.stall, new=True)

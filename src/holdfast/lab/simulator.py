@@ -11,7 +11,7 @@ import asyncio
 import ssl
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Final, Self
@@ -65,6 +65,16 @@ class UnknownFault(ValueError):
     """A fault name the simulator does not have; the message lists those it has."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arming:
+    """A fault was armed."""
+
+    name: str
+    times: int | None
+    before: int
+    """How often it had been played until then."""
+
+
 class FaultBook:
     """The faults a simulator plays, by name: armed by a test, consumed by the protocol code.
 
@@ -76,12 +86,15 @@ class FaultBook:
         self._known = dict(known)
         self._armed: dict[str, deque[tuple[int | None, dict[str, Any]]]] = defaultdict(deque)
         self.played: dict[str, int] = defaultdict(int)
+        self.armings: list[Arming] = []
+        """All of them, in the order of time; clearing takes none away."""
 
     def arm(self, name: str, *, times: int | None = 1, **params: Any) -> None:
         """Arm a fault. Raises UnknownFault for a name this simulator does not have."""
         if name not in self._known:
             raise UnknownFault(f"no fault {name!r}; known: {', '.join(sorted(self._known))}")
         self._armed[name].append((times, params))
+        self.armings.append(Arming(name, times, self.played[name]))
 
     def take(self, name: str) -> dict[str, Any] | None:
         """The parameters of an armed fault, using up one play; None when it is not armed.
@@ -100,6 +113,15 @@ class FaultBook:
                 queue[0] = (times - 1, params)
         self.played[name] += 1
         return params
+
+    def met(self, armings: Sequence[Arming]) -> bool:
+        """Whether faults that were armed together were played: each that was armed for so many
+        times, and of those that last one, for they stand in each other's way."""
+        struck = [(one.times, self.played[one.name] > one.before) for one in armings]
+        lasting = [played for times, played in struck if times is None]
+        return all(played for times, played in struck if times is not None) and (
+            not lasting or any(lasting)
+        )
 
     def armed(self, name: str) -> bool:
         """Whether the fault would be played now, without using it up."""

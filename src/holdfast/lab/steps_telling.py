@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.lab.mode import Step
-from holdfast.lab.scene import Scene
+from holdfast.lab.scene import PATIENCE, Scene
+from holdfast.lab.steps import MOMENT
 from holdfast.lab.terms import Ability
 
 LINE_LIMIT: Final = 1_000
@@ -51,12 +52,37 @@ def reused_pid() -> Step:
 
 
 def listen_to_log() -> Step:
-    """What was logged before this is not looked at."""
+    """What was logged and published before this is not looked at."""
 
     async def do(scene: Scene) -> None:
         scene.notes["log"] = len(scene.running.log())
+        _listen(scene)
 
     return Step("listen to its log", do, frozenset({Ability.LOG}))
+
+
+def listen_to_status() -> Step:
+    """What was published before this is not looked at."""
+
+    async def do(scene: Scene) -> None:
+        _listen(scene)
+
+    return Step("listen to its status", do, frozenset({Ability.STATUS}))
+
+
+def _listen(scene: Scene) -> None:
+    scene.notes["told"], scene.notes["since"] = len(scene.seat.told), scene.now()
+
+
+def met(within: float = PATIENCE) -> Step:
+    """Wait until the platform has done all that it was told to do, and the bot had the time to tell
+    of it. What never comes is told by the engine."""
+
+    async def do(scene: Scene) -> None:
+        await scene.until(lambda: not scene.seat.waiting_plays(), within)
+        await asyncio.sleep(MOMENT)
+
+    return Step("the platform has done so", do)
 
 
 def _log(scene: Scene) -> list[str]:
@@ -74,24 +100,36 @@ def logged(why: str) -> Step:
 
 
 def tells_all() -> Step:
-    """Status and log name the failure, if there is one: its kind, its code, what happened, and what
-    to do, in words."""
+    """Status and log have named each failure, however soon it was over: its kind, its code, what
+    happened, and what to do, in words."""
 
     async def do(scene: Scene) -> None:
-        reading = scene.running.read(scene.seat.name)
-        assert reading is not None, "what is asked to tell publishes something"
-        if reading.state == "connected":
-            return  # the platform got over it without losing anybody
-        for what in ("kind", "code", "message", "hint"):
-            if getattr(reading, what).lower() in VAGUE:
-                scene.object(f"the status names no {what}: {getattr(reading, what)!r}")
-        told = [line for line in _log(scene) if f"account={scene.seat.name} " in line + " "]
-        losses = [line for line in told if re.match(r"(lost|fatal|escalated) ", line)]
-        if not any(re.search(r"code=\w+ .*message=['\"].{8,}", line) for line in losses):
-            scene.object(f"the log does not say why: {losses or told}")
+        told = scene.seat.told[scene.notes["told"] :]
+        if not told:
+            if not _well_since(scene, scene.notes["since"]):
+                scene.object("the status names no cause")
+            return  # the account got over it without a loss
+        for reading in told:
+            for what in ("kind", "code", "message", "hint"):
+                if getattr(reading, what).lower() in VAGUE:
+                    scene.object(f"the status names no {what}: {getattr(reading, what)!r}")
+        lines = [line for line in _log(scene) if f"account={scene.seat.name} " in line + " "]
+        losses = [line for line in lines if re.match(r"(lost|fatal|escalated) ", line)]
+        if not losses or not all(
+            re.search(r"code=\w+ .*message=['\"].{8,}", line) for line in losses
+        ):
+            scene.object(f"the log does not say why: {losses or lines}")
 
     words = "status and log say what happened, and what to do"
     return Step(words, do, frozenset({Ability.LOG, Ability.STATUS}))
+
+
+def _well_since(scene: Scene, since: float) -> bool:
+    """Whether the account has been called connected all the time."""
+    moments = scene.seat.record.moments
+    now = [m for m in moments if m.at <= since][-1:]
+    later = [m for m in moments if m.at > since]
+    return all(m.state == "connected" for m in now + later)
 
 
 def few_lines(most: int) -> Step:

@@ -163,7 +163,8 @@ MODES = (
                 *PARTING,
             ),
         },
-        expect=Expect(detect=SILENCE, recover=20.0),
+        # Replies are on their way when the hole opens.
+        expect=Expect(detect=SILENCE, recover=20.0, doubles=True),
     ),
     Mode(
         id="watchdog-livelock",

@@ -29,6 +29,19 @@ def fall_silent(dingtalk: DingTalkSimulator) -> None:
     dingtalk.faults.arm("no_pong", times=None)
 
 
+def pong_late(dingtalk: DingTalkSimulator) -> None:
+    """DingTalk's own next pings are left out, so that the bot asks; its ping is answered late."""
+    dingtalk.faults.arm("no_ping", times=2)
+    dingtalk.faults.arm("pong_late", times=1, delay=4.0)
+
+
+def withhold_token(dingtalk: DingTalkSimulator) -> None:
+    """The next message comes without an address for its answer that is still good, so that the
+    answer needs a token."""
+    dingtalk.faults.arm("webhook_expired", times=1)
+    dingtalk.faults.arm("token_hang", times=None)
+
+
 def repair(dingtalk: DingTalkSimulator) -> None:
     """The app is enabled again."""
     dingtalk.set_secret(dingtalk.client_secret)
@@ -51,7 +64,7 @@ PROFILE = Profile(
     plays={
         Play.ZOMBIE: "mute",
         Play.NO_ACK: fall_silent,
-        Play.ACK_LATE: arm("pong_late", times=1, delay=4.0),
+        Play.ACK_LATE: pong_late,
         Play.HUGE_FRAME: arm("big_frame", times=1, size=5_000_000),
         Play.GOODBYE: partial(DingTalkSimulator.goodbye, silence=0.0),
         Play.NOTICE: DingTalkSimulator.goodbye,
@@ -67,7 +80,7 @@ PROFILE = Profile(
         Play.REPAIR: repair,
         Play.FORBID: arm("open_403", code="Forbidden.AccessDenied.AccessTokenPermissionDenied"),
         Play.RESTART_CODE: partial(DingTalkSimulator.close_all, code=1001),
-        Play.TOKEN_HANG: "token_hang",
+        Play.TOKEN_HANG: withhold_token,
         Play.SPLIT: "split",
         Play.DUPLICATE: "dup_event",
         Play.REORDER: arm("out_of_order", times=1, delay=5.0),

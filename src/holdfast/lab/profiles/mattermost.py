@@ -26,6 +26,12 @@ def stall(mattermost: MattermostSimulator) -> None:
     mattermost.faults.arm("no_ack", times=None)
 
 
+def slow_login(mattermost: MattermostSimulator) -> None:
+    """Only a new connection is greeted, and so can be greeted late."""
+    mattermost.faults.arm("refuse_resume", times=1)
+    mattermost.faults.arm("slow_hello", times=1)
+
+
 PROFILE = Profile(
     platform="mattermost",
     replays=True,
@@ -39,7 +45,7 @@ PROFILE = Profile(
         Play.ACK_LATE: arm("ack_once_late", times=1, delay=4.0),
         Play.HUGE_FRAME: arm("huge_frame", times=1),
         Play.STALL_LOGIN: stall,
-        Play.SLOW_LOGIN: arm("slow_hello", times=1),
+        Play.SLOW_LOGIN: slow_login,
         Play.CLOSE_AT_ONCE: "close_when_live",
         Play.ACCEPT_ONLY: "close_after_accept",
         Play.REFUSE_RESUME: arm("refuse_resume", times=1),

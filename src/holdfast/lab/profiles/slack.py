@@ -35,6 +35,12 @@ def fall_silent(slack: SlackSimulator) -> None:
     slack.faults.arm("no_pong", times=None)
 
 
+def pong_late(slack: SlackSimulator) -> None:
+    """Slack's own next pings are left out, so that the bot asks; its ping is answered late."""
+    slack.faults.arm("no_ping", times=6)
+    slack.faults.arm("pong_late", times=1, delay=4.0)
+
+
 def crowd(slack: SlackSimulator) -> None:
     """Other programs hold as many sockets of the app as Slack allows."""
     slack.faults.arm("disconnect_for_hello", times=None, reason="too_many_websockets")
@@ -57,7 +63,7 @@ PROFILE = Profile(
     plays={
         Play.ZOMBIE: "mute",
         Play.NO_ACK: fall_silent,
-        Play.ACK_LATE: arm("pong_late", times=1, delay=4.0),
+        Play.ACK_LATE: pong_late,
         Play.HUGE_FRAME: arm("huge_frame", times=1),
         Play.GOODBYE: partial(SlackSimulator.goodbye, reason="refresh_requested"),
         Play.NOTICE: SlackSimulator.goodbye,
