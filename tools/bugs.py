@@ -257,6 +257,29 @@ GATEWAY = (
         "if self._stopping or not self._up.is_set() or row.state not in",
         Cell("outbound-dropped-while-down", "finished while it is down", "qqbot", "lost: "),
     ),
+    Bug(
+        "sent again although it was answered, and marked",
+        "gateway/sender.py",
+        "                receipt = await self._try(row)\n",
+        "                receipt = await self._try(row)\n"
+        "                if not unknowns:\n"
+        "                    raise TimeoutError\n",
+        Cell("zombie-half-open", "cut", "telegram", "ambiguous: "),
+    ),
+    Bug(
+        "no session is ever resumed",
+        "adapters/qqbot_gateway.py",
+        "        if resumable(link):\n            await talk.send_resume(token)\n",
+        "        if False:\n            await talk.send_resume(token)\n",
+        Cell("zombie-half-open", "cut", "qqbot", "lost: "),
+    ),
+    Bug(
+        "a gap has no beginning",
+        "gateway/account.py",
+        "since = self._proof_before - GAP_LEAD",
+        "since = 0.0",
+        Cell("zombie-half-open", "cut", "dingtalk", "in which all was well"),
+    ),
 )
 
 BUGS = (*CORE, *GATEWAY)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.lab.checker import BAD, Answer, History, Kind, Question, Row, Verdict, check
+from holdfast.lab.checker import BAD, Answer, History, Kind, Question, Row, Verdict, check, reaches
 from holdfast.store.protocol import Box
 
 CHATS = ("ann", "team")
@@ -161,6 +161,23 @@ def test_a_gap_excuses_what_it_covers(gaps: list[tuple[float, float]], kind: Kin
 def test_a_gap_is_no_excuse_where_the_platform_replays() -> None:
     history = perfect(SAID, replays=True, gaps=[(0.0, 99.0)])
     assert found(check(without(history, [SAID[2]]))) == {Kind.LOST: 1}
+
+
+@pytest.mark.parametrize(
+    ("kept", "kind"), [((2.0, 4.0), Kind.LOST), ((0.0, 2.9), Kind.GAP), ((3.1, 9.0), Kind.GAP)]
+)
+def test_a_gap_is_no_excuse_while_a_session_lives(kept: tuple[float, float], kind: Kind) -> None:
+    history = perfect(SAID, gaps=[(0.0, 99.0)], kept=[kept])
+    assert found(check(without(history, [SAID[2]]))) == {kind: 1}
+
+
+@pytest.mark.parametrize(
+    ("gap", "reach"),
+    [((40.0, 60.0), 10.0), ((0.0, 60.0), 50.0), ((50.0, 70.0), 0.0), ((0.0, 200.0), 100.0)],
+)
+def test_how_far_a_gap_reaches_into_what_was_well(gap: tuple[float, float], reach: float) -> None:
+    history = perfect(SAID, gaps=[gap], hearing=[(0.0, 50.0), (80.0, 180.0)])
+    assert list(reaches(history)) == [reach]
 
 
 def test_a_gap_is_no_excuse_for_what_the_journal_took() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import resource
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -197,6 +197,32 @@ def test_a_failure_that_is_soon_over_is_judged_as_well() -> None:
     once = MODES["error-without-cause"].variants["a server error"]
     result = played(*once, on="discord", flaw=Mumbler, expect=Expect(recover=None))
     assert result.reasons[0] == "the status names no message: ''"
+
+
+class Forgetful(House):
+    """Whatever it lost, it was silent since 1970."""
+
+    async def gaps(self, account: str) -> Sequence[tuple[float, float]]:
+        """See `Running`."""
+        return [(0.0, until) for _, until in await super().gaps(account)]
+
+
+def test_a_gap_wider_than_the_fault_is_no_report() -> None:
+    missed = (*WELL, network("cut"), say(), noticed(), heal(), recovered(), accounted_for())
+    assert played(*missed, on="dingtalk").reasons == ()
+    reasons = played(*missed, on="dingtalk", flaw=Forgetful).reasons
+    assert [reason.partition(" covers ")[0] for reason in reasons] == ["a gap"]
+
+
+async def test_the_time_of_day_before_a_sleep_stays_what_it_was() -> None:
+    seat: Any = SimpleNamespace(simulator=SimpleNamespace())
+    running: Any = SimpleNamespace()
+    scene = Scene(Expect(), {"bot": seat}, running)
+    before, now = scene.wall(), scene.now()
+    await asyncio.sleep(1.0)
+    scene.slept(600.0)
+    assert scene.wall_at(now) == pytest.approx(before)
+    assert scene.wall_at(now + 1.0) == pytest.approx(scene.wall())
 
 
 def test_what_is_in_hand_is_waited_for_although_a_gap_covers_it() -> None:

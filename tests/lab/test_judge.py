@@ -181,6 +181,13 @@ def test_a_mark_excuses_no_double_where_nothing_was_hidden() -> None:
     assert problems(played(history=history), Expect(doubles=True)) == ()
 
 
+@pytest.mark.parametrize(("since", "found"), [(SILENCE + SLACK, 0), (SILENCE + SLACK + 1.0, 1)])
+def test_a_gap_begins_with_the_last_sign_of_life(since: float, found: int) -> None:
+    history = replace(said("bot-1"), hearing=[(0.0, 500.0)], gaps=[(500.0 - since, 560.0)])
+    words = ("a gap covers 62 s in which all was well",)
+    assert problems(played(history=history)) == words * found
+
+
 def row(token: str, state: str, *, maybe_doubled: bool = False) -> Row:
     """A row of the journal."""
     box = Box.OUTBOX if state == "sent" else Box.INBOX
@@ -388,6 +395,22 @@ def test_only_changes_are_kept_and_attempts_are_dated() -> None:
     )
     assert [m.at for m in record.moments] == [0.0, 1.0, 3.0, 4.0]
     assert record.opens == [0.0, 4.0]
+
+
+def test_what_was_heard_is_told_connection_by_connection() -> None:
+    record = followed(
+        moment(0.0, "connecting", deaf=True, generation=1),
+        moment(1.0),
+        moment(5.0, kind="lost"),
+        moment(10.0, deaf=True),
+        moment(20.0, generation=2),
+        moment(30.0, generation=3),
+        moment(90.0, "stopping", generation=3),
+    )
+    record.ended = 100.0
+    assert record.hearing() == [(1.0, 10.0), (20.0, 30.0), (30.0, 90.0)]
+    record.absences = [(40.0, 50.0)]
+    assert record.hearing() == [(1.0, 10.0), (20.0, 30.0), (30.0, 40.0), (50.0, 90.0)]
 
 
 def test_a_fault_is_noticed_and_recovered_from() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,11 +21,13 @@ from holdfast.lab.cast import CAST
 from holdfast.lab.crash_plan import HABITS
 from holdfast.lab.engine import Outcome, run
 from holdfast.lab.injection import Armed, play
-from holdfast.lab.mode import Group, Mode
+from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.modes.silent import GREETED, PARTING
 from holdfast.lab.modes.silent import MODES as SILENT
 from holdfast.lab.modes.silent_watch import MODES as WATCHED
-from holdfast.lab.profile import Profile, profile
+from holdfast.lab.profile import OVER, Profile, profile, sessions
+from holdfast.lab.scene import Scene
+from holdfast.lab.simulator import Record
 from holdfast.lab.steps import (
     blocked,
     connected,
@@ -34,6 +37,7 @@ from holdfast.lab.steps import (
     recovered,
     say,
     untouched,
+    wait,
 )
 from holdfast.lab.subjects.inprocess import InProcess
 from holdfast.lab.terms import AT_ONCE, Expect, Play
@@ -189,3 +193,41 @@ def test_silence_is_noticed_by_its_length_and_not_by_chance(name: str) -> None:
 def test_no_double_is_allowed_where_the_platform_recognises_it(name: str, allowed: bool) -> None:
     assert profile(name).expected(Expect(doubles=True)).doubles is allowed
     assert not profile(name).expected(Expect()).doubles
+
+
+@pytest.mark.parametrize(
+    ("ended", "kept"),
+    [
+        ((), [(1.0, 9.0), (9.0, math.inf)]),
+        (((5.0, "a", "resume window"),), [(9.0, math.inf)]),
+        (((9.0, "a", "identify"),), [(1.0, 9.0), (9.0, math.inf)]),
+        (((60.0, "a", "resume window"),), [(1.0, 9.0), (9.0, math.inf)]),
+        (((20.0, "b", "resume refused"),), [(1.0, 9.0)]),
+    ],
+)
+def test_a_session_keeps_what_is_said_unless_the_platform_itself_ends_it(
+    ended: tuple[tuple[float, str, str], ...], kept: list[tuple[float, float]]
+) -> None:
+    logins = [Record(at, "login", {"session": name}) for at, name in ((1.0, "a"), (9.0, "b"))]
+    ends = [
+        Record(at, "session-ended", {"session": name, "reason": reason})
+        for at, name, reason in ended
+    ]
+    assert sessions(SimpleNamespace(log=logins + ends)) == kept
+
+
+@pytest.mark.parametrize("name", ["qqbot", "discord"])
+def test_a_simulator_tells_why_a_session_ended(name: str) -> None:
+    assert profile(name).kept is sessions
+    ends: list[str] = []
+
+    async def look(scene: Scene) -> None:
+        facts = (fact for fact in scene.seat.simulator.log if fact.what == "session-ended")
+        ends.extend(fact.detail["reason"] for fact in facts)
+
+    refused = (platform(Play.REFUSE_RESUME, fault=False), network("rst"), wait(10.0))
+    steps = (*GREETED, *refused, heal(), recovered(), Step("look", look), *PARTING)
+    mode = Mode(id="planted", group=Group.SILENT, what="x", variants={"only": steps})
+    result = run(mode, "only", name, InProcess())
+    assert (result.outcome, ends) == (Outcome.PASS, ["resume refused"]), result.reasons
+    assert ends[0] in OVER

@@ -111,6 +111,10 @@ class History:
     """Every gap that was ever reported, in Unix seconds: since, until."""
     replays: bool = False
     """The platform keeps what is missed: there no reported gap excuses a loss."""
+    kept: Sequence[tuple[float, float]] = ()
+    """Times, in Unix seconds, for which it kept what was missed although it does not always."""
+    hearing: Sequence[tuple[float, float]] = ()
+    """When the bot could truly hear over one and the same connection, in Unix seconds."""
     ordered: bool = True
     """The platform hands messages over in the order in which they were said. Where it does not,
     answers are compared with the order in which the journal took the questions in."""
@@ -214,12 +218,23 @@ class _Case:
         if any(row.state in DEAD_STATES for row in rows):
             return Kind.DEAD
         # What the journal has taken is Holdfast's to answer, whatever was reported.
-        if rows or self._history.replays:
+        if rows or self._history.replays or _within(asked.at, self._history.kept):
             return Kind.LOST
-        if any(since <= asked.at <= until for since, until in self._gaps):
+        if _within(asked.at, self._gaps):
             return Kind.GAP
         return Kind.UNREPORTED
 
     def _finding(self, kind: Kind, asked: Question, note: str = "") -> Finding:
         rows = tuple(self._rows[asked.token])
         return Finding(kind, self._history.account, asked, rows, note)
+
+
+def reaches(history: History) -> Iterable[float]:
+    """For each reported gap the longest time, in seconds, for which it covers what was well."""
+    for since, until in history.gaps:
+        covered = (min(until, end) - max(since, began) for began, end in history.hearing)
+        yield max(0.0, *covered, 0.0)
+
+
+def _within(at: float, spans: Iterable[tuple[float, float]]) -> bool:
+    return any(since <= at <= until for since, until in spans)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.lab.checker import BAD, Kind, check
+from holdfast.lab.checker import BAD, Kind, check, reaches
 from holdfast.lab.fault import Fault
 from holdfast.lab.record import Ending, Late, Moment, Record
 from holdfast.lab.terms import SILENCE, Expect
@@ -89,6 +89,9 @@ def judge(
     # A mark tells that nobody could know. Where the platform hides nothing, everybody could.
     bad = BAD if expect.doubles else (*BAD, Kind.AMBIGUOUS)
     problems += [str(finding) for finding in found.findings if finding.kind in bad]
+    for reach in reaches(record.history):
+        if reach > silence + SLACK:
+            problems.append(f"a gap covers {reach:.0f} s in which all was well")
     limit, window = expect.opens
     if (most := most_opens(record.opens, window)) > limit:
         problems.append(f"{most} attempts within {window:g} s, {limit} are allowed")

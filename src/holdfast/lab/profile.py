@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from holdfast.lab.cast import CAST
 from holdfast.lab.injection import Injection
@@ -25,6 +26,32 @@ def _itself(simulator: Any, number: int) -> None:
     """Each simulator is a bot of its own already."""
 
 
+def _no_sessions(simulator: Any) -> Sequence[tuple[float, float]]:
+    """Nothing is kept for anybody."""
+    return ()
+
+
+OVER: Final = ("resume window", "resume refused", "token reset")
+"""Reasons of `session-ended` for which the bot can do nothing."""
+
+
+def sessions(simulator: Any) -> Sequence[tuple[float, float]]:
+    """For `Profile.kept`, of platforms whose sessions are resumed: each from its login to the next
+    one, but for those that the platform itself has ended before that."""
+    logins = [(fact.at, fact.detail["session"]) for fact in simulator.log if fact.what == "login"]
+    ends = {
+        fact.detail["session"]: fact.at
+        for fact in simulator.log
+        if fact.what == "session-ended" and fact.detail["reason"] in OVER
+    }
+    nexts = [*(at for at, _ in logins[1:]), math.inf]
+    return [
+        (at, after)
+        for (at, session), after in zip(logins, nexts, strict=True)
+        if ends.get(session, math.inf) >= after
+    ]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """One platform. Raises ValueError when a play is neither carried out nor declined, or both."""
@@ -37,6 +64,9 @@ class Profile:
     """Mode -> why it can not happen here, where no play says so."""
     replays: bool = False
     """The platform keeps what is missed: no reported gap excuses a loss."""
+    kept: Callable[[Any], Sequence[tuple[float, float]]] = _no_sessions
+    """Times, on the loop's clock, in which a simulator kept what was said for a session that could
+    have been resumed, and so no reported gap excuses a loss."""
     ordered: bool = True
     """It hands messages over in the order in which they were said."""
     idempotent: float = 0.0

@@ -72,6 +72,22 @@ class Record:
         for fault in self.faults:
             self._date(fault, moment)
 
+    def hearing(self) -> list[tuple[float, float]]:
+        """When the account could hear, connection by connection: from and until, by the loop."""
+        spans: list[tuple[float, float]] = []
+        ends = [*(moment.at for moment in self.moments[1:]), self.ended]
+        for n, (moment, end) in enumerate(zip(self.moments, ends, strict=True)):
+            if moment.deaf or moment.state in STOPS:
+                continue
+            before = self.moments[n - 1] if n else None
+            if spans and before and spans[-1][1] == moment.at and not _anew(before, moment):
+                spans[-1] = (spans[-1][0], end)
+            else:
+                spans.append((moment.at, end))
+        for began, ended in self.absences:
+            spans = [part for span in spans for part in _without(span, began, ended)]
+        return spans
+
     def _date(self, fault: Fault, moment: Moment) -> None:
         if fault.noticed is None and self._told(fault, moment):
             fault.noticed = moment.at
@@ -102,6 +118,18 @@ class Ending:
     """In use after it had stopped."""
     accidents: Sequence[str] = ()
     """What went wrong with the subject itself: an exit, a traceback."""
+
+
+def _anew(a: Moment, b: Moment) -> bool:
+    """Whether there is another connection since."""
+    return bool(b.generation and a.generation != b.generation)
+
+
+def _without(span: tuple[float, float], began: float, ended: float) -> list[tuple[float, float]]:
+    """What is left of a span when another is taken away."""
+    since, until = span
+    left = [(since, min(until, began)), (max(since, ended), until)]
+    return [(a, b) for a, b in left if a < b]
 
 
 def _same(a: Moment, b: Moment) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -219,6 +219,8 @@ class Scene:
         self._news = self.now()
         self._looked, self._stirred = asyncio.Event(), asyncio.Event()
         self._wall = time.time() - self.now()
+        self._sleeps: list[tuple[float, float]] = []
+        """When the machine slept, on the loop's clock, and for how many seconds."""
         running.on_change = self.look
         for seat in self.seats.values():
             seat.simulator.on_note = self._stirred.set
@@ -234,9 +236,14 @@ class Scene:
         """Unix seconds that pass as the loop's do."""
         return self._wall + self.now()
 
+    def wall_at(self, at: float) -> float:
+        """Unix seconds of a time on the loop's clock."""
+        return self._wall + at - sum(slept for since, slept in self._sleeps if at < since)
+
     def slept(self, seconds: float) -> None:
         """The whole machine has slept: the time of day went on, the loop's clock did not."""
         self._wall += seconds
+        self._sleeps.append((self.now(), seconds))
 
     # -- notes --------------------------------------------------------------------------------
 
@@ -362,6 +369,9 @@ class Scene:
     def _accounted_for(self) -> bool:
         return not any(seat.unaccounted() for seat in self.seats.values())
 
+    def _walls(self, spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(self.wall_at(since), self.wall_at(until)) for since, until in spans]
+
     async def close(self, began: float) -> None:
         """Stop the subject and complete the records."""
         ended = self.now()
@@ -382,6 +392,8 @@ class Scene:
                 rows=rows,
                 gaps=[*seat.gaps, *await self.running.gaps(seat.name)],
                 replays=seat.profile.replays and not self.expect.gap,
+                kept=() if self.expect.gap else self._walls(seat.profile.kept(seat.simulator)),
+                hearing=[(0.0, self.wall_at(began)), *self._walls(seat.record.hearing())],
                 ordered=seat.profile.ordered,
             )
 

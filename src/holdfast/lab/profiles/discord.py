@@ -6,7 +6,7 @@ from base64 import b64encode
 from functools import partial
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile
+from holdfast.lab.profile import Profile, sessions
 from holdfast.lab.simulators.discord import DiscordSimulator
 from holdfast.lab.terms import Play
 
@@ -37,6 +37,7 @@ def rename(discord: DiscordSimulator, number: int) -> None:
 PROFILE = Profile(
     platform="discord",
     idempotent=180.0,
+    kept=sessions,
     beat=41.25,
     mend=repair,
     rename=rename,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile
+from holdfast.lab.profile import Profile, sessions
 from holdfast.lab.simulators.qqbot import QQBotSimulator
 from holdfast.lab.terms import Play
 
@@ -45,6 +45,7 @@ PROFILE = Profile(
     platform="qqbot",
     excused={"logical-zombie": NO_HISTORY},
     first_wait=2.0,
+    kept=sessions,
     beat=41.25,
     mend=repair,
     rename=rename,

@@ -339,7 +339,8 @@ class Gateway:
 
     def forget(self, session: Session, reason: str) -> None:
         """End a session, noting what dies with it."""
-        self._sessions.pop(session.id, None)
+        if self._sessions.pop(session.id, None) is not None:
+            self._lab.note("session-ended", session=session.id, reason=reason)
         if (timer := self._expiry.pop(session.id, None)) is not None:
             timer.cancel()
         # What another session holds shares the fate of that session.
