@@ -496,7 +496,7 @@ async def test_what_another_program_on_the_app_takes_is_read_from_the_histories(
         await until(lambda: len(run.messages) == 20)
         for number in range(20, 24):
             sim.say(f"{number}")
-            await asyncio.sleep(SHARED_EVERY + 15)
+            await asyncio.sleep(2 * SHARED_EVERY)
             assert len(run.messages) == number + 1
         assert run.account.view().generation == 2
         assert run.account.last_gap is None

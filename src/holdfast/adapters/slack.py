@@ -214,10 +214,10 @@ class Slack(Adapter):
 
     async def overlooked(self, link: Link) -> str | None:
         """See `Adapter.overlooked`. What another socket of the app may have got proves nothing."""
-        if self._me is None or self._others or not readable(self._me):
-            return None
         if self._catch_up is not None:
             self._catch_up.go_on()  # where nothing comes in, nothing else would
+        if self._me is None or self._others or not readable(self._me):
+            return None
         return await untold(self._api, link, self._me)
 
     # -- calls --------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ SHARED_OVERLAP: Final = OVERLAP_UNTIL
 have taken events since the last hello, which is some hours ago."""
 
 SHARED_EVERY: Final = 240.0
-"""Seconds between two looks for what they take while they stay."""
+"""Least seconds between two looks for what they take while they stay."""
 
 PATIENCE: Final = OVERLAP_UNTIL
 """Seconds for which a chat that can not be read is asked again: later the journal would not know
@@ -121,7 +121,7 @@ class CatchUp:
         self._link.cursor.setdefault("unlisted", mark)
 
     def go_on(self) -> None:
-        """What failed may be tried again, if Slack's time is over."""
+        """What failed, or is to be read again, may be, if its time is over."""
         if asyncio.get_running_loop().time() >= self._not_before:
             self._again.set()
 
@@ -148,7 +148,8 @@ class CatchUp:
             if self._left:
                 await self._again.wait()
             elif self._shared:
-                await asyncio.sleep(SHARED_EVERY)
+                self._wait(SHARED_EVERY)
+                await self._again.wait()
                 self._overlap = OVERLAP
                 self.fall_behind()
                 self._fell_behind_at = ""  # the connection before has nothing to do with it
@@ -330,7 +331,10 @@ class CatchUp:
 
     def _put_off(self, error: SendFailed | HttpFailed) -> None:
         wait = error.cause.retry_after
-        until = asyncio.get_running_loop().time() + (PAUSE if wait is None else wait)
+        self._wait(PAUSE if wait is None else wait)
+
+    def _wait(self, seconds: float) -> None:
+        until = asyncio.get_running_loop().time() + seconds
         self._not_before = max(self._not_before, until)
 
     async def _ask(self, method: str, kind: type[Any], params: dict[str, str]) -> Any:
