@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterable
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
@@ -195,6 +196,36 @@ async def test_a_certificate_that_ends_soon() -> None:
         through = doors(tls=authority.client_context(), wall=lambda: in_six_days)
         found = await examined(f"https://{HOST}:{port}", through)
     assert found["tls"].what == "the certificate ends in 1.0 days"
+
+
+async def test_packets_that_are_swallowed_are_no_matter_of_tls() -> None:
+    with FullBacklog() as dead:
+        found = await examined(f"https://{HOST}:{dead.port}", doors())
+    assert verdicts(found) == {"dns": "ok", "connect": "fail"}
+
+
+async def test_a_handshake_that_hangs() -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with raw(mute) as server:
+        port = urlsplit(server.url).port
+        found = await examined(f"https://{HOST}:{port}", doors())
+    assert found["connect"].verdict is Verdict.OK
+    assert found["tls"].verdict is Verdict.FAIL
+    assert "handshake did not end" in found["tls"].what
+
+
+@pytest.mark.parametrize("first", ["127.0.0.1", "127.0.0.2"])
+async def test_one_dead_address_is_no_matter_of_tls(first: str) -> None:
+    authority = Authority()
+    addresses = ["127.0.0.1", "127.0.0.2"]
+    addresses.sort(key=lambda address: address != first)
+    async with site(authority.server_context(names=(HOST,))) as port:
+        with FullBacklog("127.0.0.2", port):
+            through = doors(LabResolver({HOST: addresses}), tls=authority.client_context())
+            found = await examined(f"https://{HOST}:{port}", through)
+    assert found["tls"].verdict is Verdict.OK
 
 
 async def test_what_does_not_speak_tls() -> None:

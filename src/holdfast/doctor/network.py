@@ -29,6 +29,10 @@ from holdfast.gateway.proxy import Proxies
 STEP_LIMIT = LIMIT * 0.9
 """Seconds for what a check waits for, so that it can say itself what has hung."""
 
+HANDSHAKE_LIMIT = STEP_LIMIT / 2
+"""Seconds of them for TLS with a server that has been reached: else time that was lost on the way
+there would be blamed on the handshake."""
+
 SLOW_NAME = 1.0
 """Seconds for a name from which reconnects are noticeably slow; resolvers take milliseconds."""
 
@@ -221,7 +225,7 @@ async def _certificate(server: Server, doors: Doors) -> Found:
         what = f"what answers there does not speak TLS: {error.reason or error}"
         return [find(Verdict.FAIL, what, "a portal, a proxy or a wrong port: look at base_url")]
     except TimeoutError:
-        what = f"the TLS handshake did not end within {STEP_LIMIT:g} s"
+        what = f"the TLS handshake did not end within {HANDSHAKE_LIMIT:g} s"
         return [find(Verdict.FAIL, what, "something on the way inspects or swallows TLS")]
     except OSError:
         return []
@@ -243,15 +247,52 @@ async def _certificate(server: Server, doors: Doors) -> Found:
 
 
 async def _handshake(server: Server, doors: Doors, context: ssl.SSLContext) -> Mapping[str, object]:
-    """The verified certificate. Raises OSError, of which SSL's errors are, and TimeoutError."""
-    addresses = await _addresses(server, doors)
-    async with asyncio.timeout(STEP_LIMIT):
-        _, writer = await asyncio.open_connection(
-            addresses[0], server.port, ssl=context, server_hostname=server.host
-        )
+    """The verified certificate. Raises OSError, of which SSL's errors are; TimeoutError only when
+    the server was reached and the handshake did not end."""
+    try:
+        async with asyncio.timeout(STEP_LIMIT - HANDSHAKE_LIMIT):
+            sock = await _reach(await _addresses(server, doors), server.port)
+    except TimeoutError:  # the kernel's own, too
+        raise ConnectionError("not reached in time") from None
+    try:
+        async with asyncio.timeout(HANDSHAKE_LIMIT):
+            _, writer = await asyncio.open_connection(
+                sock=sock, ssl=context, server_hostname=server.host
+            )
+    except BaseException:
+        sock.close()
+        raise
     shown: Mapping[str, object] = writer.get_extra_info("peercert") or {}
     writer.transport.abort()
     return shown
+
+
+async def _reach(addresses: Iterable[str], port: int) -> socket.socket:
+    """A connection to the first of the addresses that answers. Raises OSError when none does."""
+    waiting = {asyncio.create_task(_dialled(address, port)) for address in addresses}
+    try:
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            reached = [one.result() for one in done if one.exception() is None]
+            for spare in reached[1:]:
+                spare.close()
+            if reached:
+                return reached[0]
+        raise ConnectionError("no address answers")
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+async def _dialled(address: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if _is_v6(address) else socket.AF_INET)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _distrusted(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
