@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -15,11 +16,13 @@ from holdfast.config import build
 from holdfast.doctor import accounts
 from holdfast.doctor.accounts import Patient, Reading
 from holdfast.doctor.finding import Finding, Verdict, run_all
+from holdfast.doctor.machine import text_of
 from holdfast.doctor.network import Doors
 from holdfast.gateway.dns import Resolver
 from holdfast.lab.faults.html import HtmlPortal
 from holdfast.lab.simulators.telegram import TelegramSimulator
 from holdfast.observe import status as documents
+from holdfast.web import control
 from tests.cli.samples import LOST, REFUSED, account, document
 
 REPLACED = documents.CauseStatus(
@@ -130,10 +133,26 @@ def test_other_gateways_on_this_machine_are_named(tmp_path: Path) -> None:
         f"0000: 00000002 00000000 00010000 0001 01 {n} {place}/.control.sock.{n}\n"
         for n, place in enumerate((ours, theirs, hidden), 40)
     )
-    found = list(accounts.neighbours(sockets, ours.resolve()))
+    found = list(accounts.neighbours(sockets, ours.resolve(), 40))
     assert [f.verdict for f in found] == [Verdict.OK] * 2
     assert f"{hidden} (process 42), whose accounts this user may not see" in found[0].what
     assert f"{theirs} (process 41), with accounts on telegram" in found[1].what
+
+
+def test_a_gateway_whose_socket_has_too_long_a_path_is_no_other_one(tmp_path: Path) -> None:
+    ours = tmp_path / ("long" * 30)
+    ours.mkdir()
+    with control.listen(ours / control.SOCKET_NAME):
+        sockets = text_of(Path("/proc/net/unix"))
+        assert "/proc/self/fd/" in sockets
+        found = [f.what for f in accounts.neighbours(sockets, ours, None)]
+    assert not [what for what in found if "/proc/self" in what or f"process {os.getpid()})" in what]
+
+
+def test_who_has_our_directory_is_no_other_gateway(tmp_path: Path) -> None:
+    sockets = f"0000: 00000002 00000000 00010000 0001 01 40 {tmp_path}/.control.sock.40\n"
+    assert list(accounts.neighbours(sockets, tmp_path / "under another name", 40)) == []
+    assert len(list(accounts.neighbours(sockets, tmp_path / "elsewhere", 41))) == 1
 
 
 # -- the running gateway --------------------------------------------------------------------------

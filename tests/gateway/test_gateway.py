@@ -13,6 +13,7 @@ import pytest
 from holdfast.adapter import Health, Outcome, SendFailed, Traits
 from holdfast.errors import ConfigError
 from holdfast.gateway.gateway import Gateway, UnknownAccount
+from holdfast.gateway.watchdog import boot_clock
 from holdfast.lab.faults.backlog import FullBacklog
 from holdfast.messages import Inbound, Outbound, Receipt
 from holdfast.store.protocol import Box, Owed
@@ -132,6 +133,16 @@ async def test_a_night_of_sleep_is_no_slow_detection(tmp_path: Path) -> None:
         assert ("a", "retrying", "") in totals.transitions
         assert totals.detection == {}
         assert totals.recovery["parrot"].counts[-1] == 1
+
+
+async def test_its_start_is_told_by_the_clock_that_nobody_can_set(tmp_path: Path) -> None:
+    before = boot_clock()
+    async with house(tmp_path) as gateway:
+        began = gateway.status().started_boot
+        assert began is not None
+        assert before <= began <= boot_clock()
+        await asyncio.sleep(3_600)
+        assert gateway.status().started_boot == began
 
 
 # -- reload ---------------------------------------------------------------------------------------

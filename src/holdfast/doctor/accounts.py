@@ -112,10 +112,13 @@ def owner(name: str, account: AccountStatus, state: str) -> Finding:
     return find(Verdict.FAIL, what, ONE_OWNER)
 
 
-def neighbours(sockets: str, ours: Path) -> Iterator[Finding]:
-    """Other gateways on this machine, by the text of /proc/net/unix. May block."""
+def neighbours(sockets: str, ours: Path, holder: int | None) -> Iterator[Finding]:
+    """Other gateways on this machine, by the text of /proc/net/unix; ``holder`` has our directory.
+
+    May block.
+    """
     for directory, pid, _ in sorted(set(machine.bound(sockets))):
-        if directory.resolve() == ours:
+        if pid == holder or directory.resolve() == ours:
             continue
         try:
             accounts = read(directory / FILE_NAME).accounts.values()

@@ -63,15 +63,13 @@ def steps(wall: tuple[float, float], boot: tuple[float, float]) -> Iterator[Find
         yield Finding("clock", "", Verdict.WARN, what, "find out who sets it; one NTP client only")
 
 
-def since_start(started_at: float, now: float, boot_now: float, started_boot: float) -> Finding:
+def since_start(began: tuple[float, float], now: tuple[float, float]) -> Finding:
     """Whether the wall clock was set since the gateway was started.
 
-    ``started_at`` is what the gateway's wall clock said then; ``started_boot`` when, by the boot
-    clock, its process began (Unix and boot seconds).
+    Both are readings of the wall clock and of the boot clock (Unix and boot seconds), the first of
+    them the gateway's own at its start.
     """
-    by_this_clock = now - (boot_now - started_boot)
-    # Between the process's beginning and the gateway's own there is the reading of a journal.
-    moved = by_this_clock - started_at
+    moved = (now[0] - began[0]) - (now[1] - began[1])
     if abs(moved) < WARN_AT:
         return Finding("clock", "gateway", Verdict.OK, "the clock was not set since its start")
     verdict = Verdict.FAIL if abs(moved) >= FAIL_AT else Verdict.WARN

@@ -152,8 +152,9 @@ def _descriptors(room: Room, number: int) -> Iterator[Finding]:
     process = machine.process(status.pid, room.proc)
     if process.limit is not None:
         yield machine.files(len(status.accounts), process.limit, process.used, "gateway")
-    if process.started is not None:
-        yield clock.since_start(status.started_at, room.doors.wall(), boot_clock(), process.started)
+    if status.started_boot is not None:
+        began = status.started_at, status.started_boot
+        yield clock.since_start(began, (room.doors.wall(), boot_clock()))
 
 
 def _disk(room: Room, directory: Path) -> Iterator[Finding]:
@@ -164,8 +165,9 @@ def _disk(room: Room, directory: Path) -> Iterator[Finding]:
 
 
 def _gateway(room: Room, directory: Path) -> Iterator[Finding]:
-    yield from accounts.gateway(room.reading, machine.occupant(directory, room.proc))
-    yield from accounts.neighbours(machine.text_of(room.proc / "net" / "unix"), directory)
+    holder = machine.occupant(directory, room.proc)
+    yield from accounts.gateway(room.reading, holder)
+    yield from accounts.neighbours(machine.text_of(room.proc / "net" / "unix"), directory, holder)
 
 
 def _secret_files(config: Path) -> Iterator[Finding]:

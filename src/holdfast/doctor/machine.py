@@ -71,14 +71,12 @@ class Process:
     """Its soft limit of descriptors."""
     used: int | None
     """Its descriptors; None when it is another user's."""
-    started: float | None
-    """Seconds on the boot clock."""
 
 
 def process(pid: int, proc: Path = Path("/proc")) -> Process:
     """A process as /proc shows it; what can not be read is None."""
     home = proc / str(pid)
-    return Process(pid, _limit(home), _descriptors(home), _started(home))
+    return Process(pid, _limit(home), _descriptors(home))
 
 
 def _limit(home: Path) -> int | None:
@@ -91,13 +89,6 @@ def _descriptors(home: Path) -> int | None:
         return sum(1 for _ in (home / "fd").iterdir())
     except OSError:
         return None
-
-
-def _started(home: Path) -> float | None:
-    # The second field is the program's name in parentheses, which may hold anything; the 22nd of
-    # all is the start in ticks since boot (proc(5)).
-    rest = text_of(home / "stat").rpartition(")")[2].split()
-    return int(rest[19]) / os.sysconf("SC_CLK_TCK") if len(rest) > 19 else None
 
 
 def text_of(path: Path) -> str:
@@ -227,9 +218,14 @@ def occupant(directory: Path, proc: Path = Path("/proc")) -> int | None:
 
 
 def bound(sockets: str) -> Iterator[tuple[Path, int, str]]:
-    """The control sockets by the text of /proc/net/unix: their directories, processes, inodes."""
+    """The control sockets by the text of /proc/net/unix: their directories, processes, inodes.
+
+    A directory with too long a path for that is not told: its socket was bound through a descriptor
+    (`web.control`) that only the process itself could follow.
+    """
     for found in _BOUND.finditer(sockets):
-        yield Path(found["directory"]), int(found["pid"]), found["inode"]
+        if not found["directory"].startswith("/proc/self/fd/"):
+            yield Path(found["directory"]), int(found["pid"]), found["inode"]
 
 
 def listener(directory: Path, proc: Path) -> int | None:

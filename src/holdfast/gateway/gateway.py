@@ -33,7 +33,7 @@ from holdfast.gateway.opening import Opening
 from holdfast.gateway.reachability import Reachability
 from holdfast.gateway.sender import Sender
 from holdfast.gateway.stored import stored
-from holdfast.gateway.watchdog import LoopWatchdog, SuspendDetector
+from holdfast.gateway.watchdog import LoopWatchdog, SuspendDetector, boot_clock
 from holdfast.gateway.whole import Running, whole
 from holdfast.messages import Outbound
 from holdfast.observe.ledger import Ledger
@@ -96,7 +96,7 @@ class Gateway:
         the configuration again, on a thread, when somebody asks for that."""
         self.config, self.store, self.read = config, store, read
         self.desks: dict[str, Desk] = {}
-        self.started_at = clock()
+        self.started_at, self._started_boot = clock(), boot_clock()
         self.listeners: list[Callable[[str, Report], None]] = []
         """Called with every report of every account; they must not block or raise."""
         host, _, port = config.gateway.hook_listen.rpartition(":")
@@ -327,6 +327,7 @@ class Gateway:
             pid=os.getpid(),
             boot_id=boot_id(),
             started_at=self.started_at,
+            started_boot=self._started_boot,
             written_at=self._clock(),
             version=__version__,
             accounts={name: self._account_status(desk) for name, desk in self.desks.items()},

@@ -134,6 +134,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Names the boot of the machine on which that process ran."""
     started_at: float
     """When the gateway was started, in Unix seconds."""
+    started_boot: float | None = None
+    """The same in seconds since the machine was booted, on a clock that nobody can set."""
     written_at: float
     """When the document was written, in Unix seconds."""
     ttl: float = TTL
