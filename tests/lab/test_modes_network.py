@@ -98,6 +98,8 @@ async def test_a_failure_without_words_is_no_answer() -> None:
     assert len(await objections(Talker([line], **{**whole, "code": "unknown"}), tells_all())) == 1
     assert len(await objections(Talker([line], **{**whole, "message": ""}), tells_all())) == 1
     assert len(await objections(Talker([], **whole), tells_all())) == 1
+    written = line.replace("lost ", "time=2026-01-01T00:00:00Z level=warning event=lost ")
+    assert await objections(Talker([written], **whole), tells_all()) == []
     vague = "lost account=bot code=reset message=''"
     assert len(await objections(Talker([vague], **whole), tells_all())) == 1
 

@@ -89,6 +89,12 @@ def _log(scene: Scene) -> list[str]:
     return scene.running.log()[scene.notes["log"] :].strip().splitlines()
 
 
+def _event(line: str) -> str:
+    """What a line is about, whether it is written for a program or as it was logged."""
+    found = re.match(r"(?:time=\S+ .*?\bevent=)?(\w+)", line)
+    return "" if found is None else found[1]
+
+
 def logged(why: str) -> Step:
     """The log has said why, whatever else can not be written."""
 
@@ -114,7 +120,7 @@ def tells_all() -> Step:
                 if getattr(reading, what).lower() in VAGUE:
                     scene.object(f"the status names no {what}: {getattr(reading, what)!r}")
         lines = [line for line in _log(scene) if f"account={scene.seat.name} " in line + " "]
-        losses = [line for line in lines if re.match(r"(lost|fatal|escalated) ", line)]
+        losses = [line for line in lines if _event(line) in ("lost", "fatal", "escalated")]
         if not losses or not all(
             re.search(r"code=\w+ .*message=['\"].{8,}", line) for line in losses
         ):
@@ -141,7 +147,7 @@ def few_lines(most: int) -> Step:
             scene.object(f"{len(lines)} lines of log, {most} are allowed; last: {lines[-1]!r}")
         if any(len(line) > LINE_LIMIT for line in lines):
             scene.object("a line of the log is longer than a line")
-        ends = [line for line in lines if line.startswith("restored ")]
+        ends = [line for line in lines if _event(line) == "restored"]
         if len(ends) != 1 and scene.seat.record.faults[-1].noticed is not None:
             scene.object(f"the end of the outage was told {len(ends)} times: {lines[-5:]}")
 
