@@ -45,7 +45,6 @@ from holdfast.lab.steps_connecting import (
     end_connection,
     flaps,
     hardly_tries,
-    heeds_waits,
     keeps_trying,
     logins,
     one_link,
@@ -450,17 +449,6 @@ def test_attempts_faster_than_the_longest_back_off_are_found() -> None:
     assert reason.endswith(" attempts within 30 s, 1 are allowed")
     old = (*young[:-1], wait(600.0), hardly_tries(1_200.0))
     assert played(*old, expect=Expect(recover=None)).reasons == ()
-
-
-def test_attempts_before_their_time_are_found() -> None:
-    def throttle(scene: Scene) -> None:
-        scene.strike("told to wait 2 s")
-        scene.seat.simulator.faults.arm("rate_limited", times=None, retry_after=2)
-
-    hasty = (*WELL, doing("throttle", throttle), end_connection(), wait(20.0), heeds_waits())
-    (reason,) = played(*hasty, expect=Expect(recover=None)).reasons
-    assert reason.startswith("two attempts within ")
-    assert reason.endswith(" s, 30 s were asked for")
 
 
 def test_two_connections_at_once_are_found() -> None:

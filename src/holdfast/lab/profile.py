@@ -13,6 +13,27 @@ from holdfast.lab.cast import CAST
 from holdfast.lab.injection import Injection
 from holdfast.lab.terms import SILENCE, Expect, Play
 
+ASKED: Final = 6_775.0
+"""Seconds that a rate limit asks for wherever the protocol can say it. Somebody was really asked
+for as much, came back after a minute, and was shut out for longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """How a platform refuses calls as too frequent, for as long as it is told to."""
+
+    inject: Injection[Any]
+    fault: str
+    """The simulator's fault of which each refused call is one play."""
+    wait: float | None = ASKED
+    """Seconds it asks for, in its answers or in its papers; None: it only says too fast."""
+    granted: str = ""
+    """The fact of one that it grants, where only calls of this kind are refused; empty: no call at
+    all is welcome meanwhile."""
+    doubts: float = 0.0
+    """Seconds from the first refusal in which it may be asked again, where one failed look is not
+    enough to give up a connection that stands. From then on nothing is forgiven."""
+
 
 def _links(simulator: Any) -> int:
     return int(simulator.count("link-open"))
@@ -89,8 +110,10 @@ class Profile:
     way is open and they are still on it, what they say now arrives, and nobody is deaf."""
     beat: float = 0.0
     """Seconds between two heartbeats as the platform asks for them; 0 where nothing beats."""
-    retry_after: float | None = None
-    """Seconds that `Play.THROTTLE` asks for; None where the platform does not say."""
+    logins_throttled: Throttle | None = None
+    """`Play.THROTTLE` as a wait that nobody would wait for who clamps it."""
+    sends_throttled: Throttle | None = None
+    """`Play.SEND_THROTTLED` for every send, and as long a wait."""
     links: Callable[[Any], int] = _links
     """How many ways in the bot has opened, from a simulator."""
     mend: Callable[[Any], object] = _nothing
@@ -104,6 +127,12 @@ class Profile:
         if both or neither:
             names = ", ".join(sorted(play.name for play in both | neither))
             raise ValueError(f"{self.platform} must either play or decline: {names}")
+        for play, throttle in (
+            (Play.THROTTLE, self.logins_throttled),
+            (Play.SEND_THROTTLED, self.sends_throttled),
+        ):
+            if (throttle is None) is not (play in self.lacks):
+                raise ValueError(f"{self.platform} must say how it throttles: {play.name}")
 
     def longest_wait(self, failing: float) -> float:
         """Seconds of the longest back-off that may be running after so many of failed attempts."""

@@ -82,8 +82,10 @@ class FaultBook:
     ``times=None`` keeps it armed until ``clear``. The protocol code asks with ``take``.
     """
 
-    def __init__(self, known: Mapping[str, str]) -> None:
-        self._known = dict(known)
+    def __init__(
+        self, known: Mapping[str, str], on_play: Callable[[str], None] = lambda name: None
+    ) -> None:
+        self._known, self._on_play = dict(known), on_play
         self._armed: dict[str, deque[tuple[int | None, dict[str, Any]]]] = defaultdict(deque)
         self.played: dict[str, int] = defaultdict(int)
         self.armings: list[Arming] = []
@@ -112,6 +114,7 @@ class FaultBook:
             else:
                 queue[0] = (times - 1, params)
         self.played[name] += 1
+        self._on_play(name)
         return params
 
     def met(self, armings: Sequence[Arming]) -> bool:
@@ -158,10 +161,12 @@ class Simulator:
         self.host, self.port = host, port
         self.tls: ssl.SSLContext | None = None
         """What it speaks TLS with; None: it speaks in clear. To be set before the start."""
-        self.faults = FaultBook(self.FAULTS)
+        self.faults = FaultBook(self.FAULTS, lambda name: self.note("fault", name=name))
         self.said: list[Said] = []
         self.heard: list[Heard] = []
         self.log: list[Record] = []
+        self.calls: list[float] = []
+        """When each request came, of whatever kind: no fact, as most of them make one anyway."""
         self.on_note: Callable[[], None] = lambda: None
         """Called with every fact, which may be half of a change: look at it a moment later."""
         self._runner: web.AppRunner | None = None
@@ -236,7 +241,7 @@ class Simulator:
 
     async def start(self) -> Self:
         """Listen. With port 0 the kernel chooses, and the choice is kept over stop and start."""
-        app = web.Application(client_max_size=64 * 2**20, middlewares=[_unless_gone])
+        app = web.Application(client_max_size=64 * 2**20, middlewares=[_unless_gone, self._dated])
         self.routes(app)
         app.router.add_post("/_lab/{verb}", self._lab)
         self._runner = web.AppRunner(
@@ -266,6 +271,11 @@ class Simulator:
         await self.stop()
 
     # -- control from outside the process (a frozen server cannot be its own judge) ------------
+
+    @web.middleware
+    async def _dated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self.calls.append(self.now())
+        return await handler(request)
 
     async def _lab(self, request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else {}

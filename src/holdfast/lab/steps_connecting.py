@@ -10,7 +10,7 @@ from typing import Final
 
 from holdfast.lab.mode import Step
 from holdfast.lab.record import Late
-from holdfast.lab.scene import FINE, SWITCHES, Scene, Seat
+from holdfast.lab.scene import SWITCHES, Scene, Seat
 from holdfast.lab.steps import MOMENT, SLACK, is_up
 from holdfast.lab.terms import Ability, Play
 
@@ -81,22 +81,6 @@ def hardly_tries(seconds: float) -> Step:
 
     words = f"it tries slowly for {seconds:g} s"
     return Step(words, do, frozenset({Ability.STATUS}), seconds)
-
-
-def heeds_waits() -> Step:
-    """Since the fault no two attempts are nearer to each other than the platform asks for."""
-
-    async def do(scene: Scene) -> None:
-        told = scene.seat.profile.retry_after
-        began = max(fault.began for fault in scene.seat.record.faults)
-        opens = [at for at in scene.seat.record.opens if at > began]
-        if told is None or len(opens) < 2:
-            return
-        nearest = min(after - before for before, after in pairwise(opens))
-        if nearest < told - FINE:
-            scene.object(f"two attempts within {nearest:.1f} s, {told:g} s were asked for")
-
-    return Step("no attempt is made before its time", do, frozenset({Ability.STATUS}))
 
 
 def climbs(failures: int, *, spare: float) -> Step:

@@ -80,7 +80,7 @@ class Play(Enum):
     RESUME_BROKEN = "end every connection that wants to continue a session; take fresh logins"
     ERROR_ONCE = "answer the next login with a server error, once"
     MALFORMED_ONCE = "answer the next login with something that breaks off, once"
-    THROTTLE = "answer logins with a rate limit, telling `Profile.retry_after` if it can"
+    THROTTLE = "answer logins with a rate limit, telling how long it lasts if it can"
     QUOTA = "have no logins left for the next hours"
     REVOKE = "refuse the credentials from now on, on the live connection too"
     REPAIR = "accept the credentials again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.lab.mode import Group, Mode, Step
+from holdfast.lab.profile import ASKED
 from holdfast.lab.steps import (
     accounted_for,
     answered,
@@ -29,13 +30,13 @@ from holdfast.lab.steps_connecting import (
     end_connection,
     flaps,
     hardly_tries,
-    heeds_waits,
     keeps_trying,
     logins,
     met,
     spread,
     stays_down,
 )
+from holdfast.lab.steps_throttled import in_its_time, none_before_its_time, refused, throttle
 from holdfast.lab.terms import BACK, SILENCE, Expect, Play
 
 MINUTE, HALF_AN_HOUR, HOUR = 60.0, 1_800.0, 3_600.0
@@ -309,37 +310,54 @@ MODES = (
         variants={
             "at login": (
                 *WELL,
-                platform(Play.THROTTLE),
+                throttle(Play.THROTTLE),
                 end_connection(),
-                wait(10 * MINUTE),
-                attempts(15),
-                heeds_waits(),
+                refused(2),
                 heal(),
+                in_its_time(),
                 *PROVEN,
+                none_before_its_time(),
             ),
             "at login, and a restart": (
                 *WELL,
-                platform(Play.THROTTLE),
+                throttle(Play.THROTTLE),
                 end_connection(),
+                refused(1),
                 wait(5.0),
                 stop(),
                 start(),
-                wait(5 * MINUTE),
-                attempts(15),
-                heeds_waits(),
+                refused(2),
                 heal(),
+                in_its_time(),
                 *PROVEN,
+                none_before_its_time(),
             ),
             "at a send": (
                 *WELL,
-                platform(Play.SEND_THROTTLED, fault=False),
+                throttle(Play.SEND_THROTTLED),
                 say(3),
-                answered(2 * MINUTE),
+                refused(2),
+                heal(),
+                in_its_time(),
+                none_before_its_time(),
+            ),
+            "at a send, and a restart": (
+                *WELL,
+                throttle(Play.SEND_THROTTLED),
+                say(3),
+                refused(1),
+                wait(5.0),
+                stop(),
+                connected(),
+                refused(2),
+                heal(),
+                in_its_time(),
+                none_before_its_time(),
             ),
         },
-        expect=Expect(recover=SLOW_CAP + ATTEMPT),
+        expect=Expect(recover=ASKED + SLOW_CAP + ATTEMPT),
         quick=True,
-        slow=frozenset({"at login, and a restart"}),
+        slow=frozenset({"at login, and a restart", "at a send, and a restart"}),
     ),
     Mode(
         id="thundering-herd",

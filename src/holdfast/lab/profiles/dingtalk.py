@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile
+from holdfast.lab.profile import ASKED, Profile, Throttle
 from holdfast.lab.simulators.dingtalk import DingTalkSimulator
 from holdfast.lab.terms import Play
 
@@ -58,9 +58,10 @@ PROFILE = Profile(
     first_wait=20.0,
     cap=300.0,
     beat=30.0,
-    retry_after=30.0,
     mend=repair,
     rename=rename,
+    logins_throttled=Throttle(arm("open_429", retry_after=ASKED), "open_429"),
+    sends_throttled=Throttle(arm("send_429", retry_after=ASKED), "send_429", granted="heard"),
     plays={
         Play.ZOMBIE: "mute",
         Play.NO_ACK: fall_silent,

@@ -6,7 +6,7 @@ from base64 import b64encode
 from functools import partial
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile, sessions
+from holdfast.lab.profile import ASKED, Profile, Throttle, sessions
 from holdfast.lab.simulators.discord import DiscordSimulator
 from holdfast.lab.terms import Play
 
@@ -21,6 +21,12 @@ def end_logins(discord: DiscordSimulator, code: int) -> None:
     """Resume and Identify are both answered by this close code."""
     discord.faults.arm("close_on_resume", times=None, code=code)
     discord.faults.arm("close_after_identify", times=None, code=code)
+
+
+def throttle_calls(discord: DiscordSimulator) -> None:
+    """Nothing is resumed, and the call that precedes a fresh login is refused."""
+    discord.faults.arm("close_on_resume", times=None, code=4009)
+    discord.faults.arm("api_429", times=None, retry_after=ASKED)
 
 
 def repair(discord: DiscordSimulator) -> None:
@@ -41,6 +47,8 @@ PROFILE = Profile(
     beat=41.25,
     mend=repair,
     rename=rename,
+    logins_throttled=Throttle(throttle_calls, "api_429"),
+    sends_throttled=Throttle(arm("send_429", retry_after=ASKED), "send_429", granted="heard"),
     plays={
         Play.ZOMBIE: "mute",
         Play.NO_ACK: "no_ack",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile
+from holdfast.lab.profile import ASKED, Profile, Throttle
 from holdfast.lab.simulators.feishu import FeishuSimulator
 from holdfast.lab.terms import Play
 
@@ -37,9 +37,14 @@ PROFILE = Profile(
     first_wait=2.0,
     slow_cap=60.0,
     beat=120.0,
-    retry_after=30.0,
     mend=repair,
     rename=rename,
+    logins_throttled=Throttle(arm("endpoint_429", reset=ASKED), "endpoint_429"),
+    sends_throttled=Throttle(
+        arm("send_frequency", code=99991400, status=429, reset=ASKED),
+        "send_frequency",
+        granted="heard",
+    ),
     plays={
         Play.ZOMBIE: "mute",
         Play.NO_ACK: "no_pong",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile
+from holdfast.lab.profile import ASKED, Profile, Throttle
 from holdfast.lab.simulators.matrix import MatrixSimulator
 from holdfast.lab.simulators.matrix_rooms import mxid
 from holdfast.lab.terms import Play
@@ -28,11 +28,16 @@ PROFILE = Profile(
     platform="matrix",
     replays=True,
     idempotent=1_800.0,
-    retry_after=30.0,
     # Each /sync that arrives has found a way.
     links=lambda matrix: int(matrix.count("sync")),
     mend=restore,
     rename=rename,
+    logins_throttled=Throttle(
+        arm("rate_limited", retry_after_ms=int(ASKED * 1_000)), "rate_limited"
+    ),
+    sends_throttled=Throttle(
+        arm("send_429", retry_after_ms=int(ASKED * 1_000)), "send_429", granted="heard"
+    ),
     plays={
         Play.POLL_HANGS: "sync_hangs",
         Play.POLL_DRIPS: "sync_drips",

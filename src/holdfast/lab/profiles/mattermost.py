@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile
+from holdfast.lab.profile import ASKED, Profile, Throttle
 from holdfast.lab.simulators.mattermost import MattermostSimulator
 from holdfast.lab.terms import Play
 
@@ -36,9 +36,10 @@ PROFILE = Profile(
     platform="mattermost",
     replays=True,
     idempotent=math.inf,
-    retry_after=30.0,
     beat=30.0,
     mend=repair,
+    logins_throttled=Throttle(arm("api_429", retry_after=int(ASKED)), "api_429"),
+    sends_throttled=Throttle(arm("send_429", retry_after=int(ASKED)), "send_429", granted="heard"),
     plays={
         Play.ZOMBIE: "mute",
         Play.NO_ACK: "no_ack",

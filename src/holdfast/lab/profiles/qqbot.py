@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile, sessions
+from holdfast.lab.profile import Profile, Throttle, sessions
 from holdfast.lab.simulators.qqbot import QQBotSimulator
 from holdfast.lab.terms import Play
 
@@ -49,6 +49,8 @@ PROFILE = Profile(
     beat=41.25,
     mend=repair,
     rename=rename,
+    logins_throttled=Throttle(partial(end_logins, code=4008), "close_on_resume", wait=60.0),
+    sends_throttled=Throttle(arm("send_22009"), "send_22009", wait=None, granted="heard"),
     plays={
         Play.ZOMBIE: "mute",
         Play.NO_ACK: "no_ack",

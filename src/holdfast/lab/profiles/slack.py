@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile
+from holdfast.lab.profile import ASKED, Profile, Throttle
 from holdfast.lab.simulators.slack import SlackSimulator
 from holdfast.lab.simulators.slack_platform import Token
 from holdfast.lab.simulators.slack_rules import APP
@@ -56,10 +56,11 @@ PROFILE = Profile(
     platform="slack",
     ordered=False,  # what was not acknowledged is sent again
     redelivery=65.0,  # after 3 s at once, then after 60 s more
-    retry_after=30.0,
     beat=30.0,
     mend=reinstall,
     rename=rename,
+    logins_throttled=Throttle(arm("open_429", retry_after=int(ASKED)), "open_429"),
+    sends_throttled=Throttle(arm("send_429", retry_after=int(ASKED)), "send_429", granted="heard"),
     plays={
         Play.ZOMBIE: "mute",
         Play.NO_ACK: fall_silent,

@@ -7,7 +7,7 @@ from typing import Final
 import aiohttp
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile
+from holdfast.lab.profile import ASKED, Profile, Throttle
 from holdfast.lab.simulators.telegram import TelegramSimulator
 from holdfast.lab.terms import Play
 
@@ -42,11 +42,12 @@ PROFILE = Profile(
     platform="telegram",
     slow_cap=60.0,
     replays=True,
-    retry_after=30.0,
     # Each poll has a connection of its own: the next one to arrive has found a way.
     links=lambda telegram: int(telegram.count("polled")),
     mend=TelegramSimulator.restore,
     rename=rename,
+    logins_throttled=Throttle(arm("rate_limited", retry_after=ASKED), "rate_limited"),
+    sends_throttled=Throttle(arm("send_429", retry_after=ASKED), "send_429", granted="heard"),
     plays={
         Play.POLL_HANGS: "poll_hangs",
         Play.POLL_DRIPS: "poll_drips",

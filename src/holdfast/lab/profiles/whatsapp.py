@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from holdfast.lab.injection import arm
-from holdfast.lab.profile import Profile
+from holdfast.lab.profile import ASKED, Profile, Throttle
 from holdfast.lab.simulators.whatsapp import WhatsAppSimulator
 from holdfast.lab.terms import Play
 
@@ -35,7 +35,6 @@ PROFILE = Profile(
     replays=True,
     ordered=False,  # what was not taken is posted again, later each time
     redelivery=6 * 3_600.0,  # its longest wait between two posts of one message
-    retry_after=90.0,
     excused=dict.fromkeys(
         (
             "ghost-registration",
@@ -51,6 +50,10 @@ PROFILE = Profile(
     alone="all numbers of a gateway are called at one address, which is one cable here",
     links=each_post,
     mend=enter_callback,
+    logins_throttled=Throttle(
+        arm("api_429", retry_after=int(ASKED)), "api_429", granted="probe", doubts=60.0
+    ),
+    sends_throttled=Throttle(arm("rate_limit"), "rate_limit", wait=None, granted="heard"),
     plays={
         Play.STALL_LOGIN: "api_hang",
         Play.ERROR_ONCE: arm("api_500", times=1),

@@ -98,11 +98,8 @@ class DiscordPlatform(Simulator):
         return APPLICATION | {"flags": rules.CONTENT_FLAG if content else 0}
 
     def fault(self, name: str) -> dict[str, Any] | None:
-        """Take a fault from the book, and note that it is played."""
-        params = self.faults.take(name)
-        if params is not None:
-            self.note("fault", name=name)
-        return params
+        """Take a fault from the book."""
+        return self.faults.take(name)
 
     def api(self, work: Work, *, public: bool = False) -> Handler:
         """A REST call: faults, authorization, limits, then the work; refusals become bodies."""

@@ -283,10 +283,7 @@ class TelegramSimulator(Simulator):
         return answer(result)
 
     def _fault(self, name: str) -> dict[str, Any] | None:
-        params = self.faults.take(name)
-        if params is not None:
-            self.note("fault", name=name)
-        return params
+        return self.faults.take(name)
 
     def _front_door(self) -> web.Response | None:
         """What a proxy in front of the Bot API answers in its place."""
