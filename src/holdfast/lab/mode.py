@@ -110,8 +110,9 @@ class Mode:
         """Why it can not happen on a platform; None when it can."""
         if self.only is not None and profile.platform not in self.only:
             return self.elsewhere
-        if self.id in profile.excused:
-            return profile.excused[self.id]
+        for name in (self.id, f"{self.id}: {variant}"):
+            if name in profile.excused:
+                return profile.excused[name]
         if self.accounts > 1 and profile.alone:
             return profile.alone
         asked = (need for need in self.needs(variant) if isinstance(need, Play))

@@ -82,7 +82,8 @@ class Profile:
     lacks: Mapping[Play, str]
     """Play -> why it can not happen here: a property of the platform, as its papers tell."""
     excused: Mapping[str, str] = field(default_factory=dict)
-    """Mode -> why it can not happen here, where no play says so."""
+    """Mode, or mode and variant as ``mode: variant`` -> why it can not happen here, where no play
+    says so."""
     replays: bool = False
     """The platform keeps what is missed: no reported gap excuses a loss."""
     kept: Callable[[Any], Sequence[tuple[float, float]]] = _no_sessions

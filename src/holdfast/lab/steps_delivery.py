@@ -14,10 +14,10 @@ from holdfast.lab.checker import Row
 from holdfast.lab.judge import STOP
 from holdfast.lab.mode import Step
 from holdfast.lab.record import Late
-from holdfast.lab.scene import Scene
+from holdfast.lab.scene import SWITCHES, Scene, Seat
 from holdfast.lab.steps import READY, connected, is_up
 from holdfast.lab.subjects import Left
-from holdfast.lab.terms import Ability, Play
+from holdfast.lab.terms import BACK, SILENCE, Ability, Play
 from holdfast.store.protocol import InboxState
 
 DEATH = 30.0
@@ -30,7 +30,8 @@ JITTER = 2
 """Sockets, tasks, threads or descriptors that may be on their way at a moment of counting."""
 
 GROWTH = 1.05
-"""What a hundred reconnects may add to the memory."""
+"""What hundreds of reconnects may add to the memory. In the lab's own process that holds for the
+platform's log, too, which takes a few hundred kilobytes of it."""
 
 
 # -- messages --------------------------------------------------------------------------------------
@@ -224,6 +225,54 @@ def never(state: str) -> Step:
     return Step(f"it never was {state}", do, frozenset({Ability.STATUS}))
 
 
+# -- connections -----------------------------------------------------------------------------------
+
+
+def cut_off() -> Step:
+    """The connection is ended, and none can be opened until that is noticed: nobody can go on as if
+    nothing had been. Where it is not the bot that calls, those who do lose theirs."""
+
+    async def do(scene: Scene) -> None:
+        seat = scene.seat
+        scene.look()
+        scene.notes["made"] = _made(seat)
+        seat.throw(SWITCHES["rst"])
+        fault = scene.strike("cut off")
+        if seat.stage.called:
+            return
+        seat.throw(SWITCHES["refuse"])
+        if not scene.running.publishes:
+            await asyncio.sleep(SILENCE)
+        elif not await scene.until(lambda: fault.noticed is not None, SILENCE):
+            scene.object(f"not noticed within {SILENCE:g} s")
+
+    return Step("the connection is cut off, and no other can be opened", do)
+
+
+def renewed() -> Step:
+    """There is another connection than the one that was `cut_off`, as the platform counts them and
+    as the status does."""
+
+    async def do(scene: Scene) -> None:
+        seat, before = scene.seat, scene.notes["made"]
+
+        def anew() -> bool:
+            return all(now > then for now, then in zip(_made(seat), before, strict=True))
+
+        limit = max(seat.profile.returns, seat.profile.first_wait) + BACK
+        if not await scene.until(anew, limit):
+            scene.object(f"no other connection within {limit:g} s")
+
+    return Step("it has another connection", do)
+
+
+def _made(seat: Seat) -> tuple[int, ...]:
+    """How many connections there have been."""
+    links = seat.profile.links(seat.simulator)
+    told = seat.record.moments[-1].generation
+    return (links,) if seat.stage.called or told is None else (links, told)
+
+
 # -- resources -------------------------------------------------------------------------------------
 
 
@@ -237,8 +286,7 @@ def counted() -> Step:
 
 
 def flat() -> Step:
-    """No more is in use than was `counted`, but for `JITTER`; a subject in the lab's own process
-    shares its memory with the platform's log, which grows."""
+    """No more is in use than was `counted`, but for `JITTER` and `GROWTH`."""
 
     async def do(scene: Scene) -> None:
         before, now = scene.notes["census"], scene.running.census()
@@ -246,7 +294,7 @@ def flat() -> Step:
             was, has = getattr(before, what), getattr(now, what)
             if has > was + JITTER:
                 scene.object(f"{what} grew from {was} to {has}")
-        if not scene.simulated and now.memory > before.memory * GROWTH:
+        if now.memory > before.memory * GROWTH:
             scene.object(f"memory grew from {before.memory} to {now.memory} bytes")
 
     return Step("no more is in use than before", do)

@@ -25,9 +25,11 @@ from holdfast.lab.steps_connecting import waits
 from holdfast.lab.steps_delivery import (
     back,
     counted,
+    cut_off,
     flat,
     never,
     newest_answered,
+    renewed,
     silent_server,
 )
 from holdfast.lab.steps_owning import exhausted
@@ -62,6 +64,9 @@ def _and_back(*before: Step) -> Steps:
     """A stop in the middle of something, and a life after it that answers what was said."""
     return _well(*before, stop(), heal(), silent_server(), say(), back(), accounted_for(60.0))
 
+
+RECONNECT: Final = (cut_off(), heal(), recovered(BACK), renewed(), wait(10.0))
+"""One connection after another, ten seconds each."""
 
 MODES = (
     Mode(
@@ -120,7 +125,7 @@ MODES = (
             "500 reconnects": _well(
                 wait(10.0),
                 counted(),
-                *(network("rst"), wait(0.5), heal(), recovered(BACK), wait(10.0)) * 500,
+                *RECONNECT * 500,
                 flat(),
                 say(),
                 answered(),
@@ -143,7 +148,7 @@ MODES = (
             "100 reconnects": _well(
                 wait(10.0),
                 counted(),
-                *(network("rst"), wait(0.5), heal(), recovered(BACK), wait(10.0)) * 100,
+                *RECONNECT * 100,
                 flat(),
             ),
         },

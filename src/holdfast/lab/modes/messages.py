@@ -25,9 +25,13 @@ from holdfast.lab.steps_delivery import (
     back,
     buried,
     charge,
+    counted,
+    cut_off,
     dies,
+    flat,
     newest_answered,
     passed_over,
+    renewed,
     repeated,
     survives,
     told_in_parts,
@@ -283,7 +287,10 @@ MODES = (
         variants={
             "100 reconnects": _well(
                 # Ten attempts a minute are the most that is ever made.
-                *(network("rst"), wait(0.5), heal(), recovered(), wait(10.0)) * 100,
+                wait(10.0),
+                counted(),
+                *(cut_off(), heal(), recovered(), renewed(), wait(10.0)) * 100,
+                flat(),
                 say(),
                 answered(),
                 quiet(10.0),

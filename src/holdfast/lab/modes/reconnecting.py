@@ -36,6 +36,7 @@ from holdfast.lab.steps_connecting import (
     spread,
     stays_down,
 )
+from holdfast.lab.steps_delivery import cut_off, renewed
 from holdfast.lab.steps_throttled import in_its_time, none_before_its_time, refused, throttle
 from holdfast.lab.terms import BACK, SILENCE, Expect, Play
 
@@ -172,7 +173,7 @@ MODES = (
             # Each from a stable run: how the ladder grows without one is another mode's matter.
             "three resets": (
                 *WELL,
-                *cycles(3, network("rst"), heal(), *PROVEN, wait(STABLE + 10.0)),
+                *cycles(3, cut_off(), heal(), recovered(), renewed(), *PROVEN, wait(STABLE + 10.0)),
             ),
         },
         expect=Expect(recover=BACK),

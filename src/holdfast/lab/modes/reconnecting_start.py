@@ -47,6 +47,7 @@ from holdfast.lab.steps_connecting import (
     resolver,
     stays_down,
 )
+from holdfast.lab.steps_delivery import counted, cut_off, flat, renewed
 from holdfast.lab.terms import AT_ONCE, BACK, SILENCE, Expect, Play
 
 DRAIN: Final = 15.0
@@ -119,7 +120,10 @@ MODES = (
         variants={
             "a hundred resets": (
                 *WELL,
-                *cycles(100, network("rst"), heal(), recovered(), wait(RUN)),
+                wait(RUN),
+                counted(),
+                *cycles(100, cut_off(), heal(), recovered(), renewed(), wait(RUN)),
+                flat(),
             ),
         },
         # Each of them is the first: the ladder is another mode's matter.

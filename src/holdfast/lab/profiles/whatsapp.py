@@ -12,6 +12,7 @@ from holdfast.lab.simulators.whatsapp import WhatsAppSimulator
 from holdfast.lab.terms import Play
 
 HOOK = "messages come by web hook, each over a connection of its own that ends with its answer"
+ENDS = "each post has a connection of its own: there is none that could be lost and made anew"
 LOOKS = "nobody logs in: the bot looks now and then whether token and callback are still good"
 
 _posts = count()
@@ -46,6 +47,16 @@ PROFILE = Profile(
             "watchdog-wrong-signal",
         ),
         HOOK,
+    )
+    | dict.fromkeys(
+        (
+            "duplicate-handlers",
+            "leak-per-reconnect: 100 reconnects",
+            "leak-per-reconnect: 500 reconnects",
+            "orphan-tasks",
+            "recovery-path-untested",
+        ),
+        ENDS,
     ),
     alone="all numbers of a gateway are called at one address, which is one cable here",
     links=each_post,
