@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from holdfast.adapters.slack_history import CHATS
 from holdfast.errors import StoreError
 from holdfast.lab.simulators.slack_rules import ApiError
 from holdfast.lab.simulators.slack_world import SUBSCRIPTIONS
-from holdfast.messages import Outbound
+from holdfast.messages import Inbound, Outbound
+from holdfast.store.protocol import Received
 from holdfast.supervision import Kind, Published
 from holdfast.testing import MemoryStore
 from tests.adapters.test_slack import Narrow, bot, calls, cause, codes, heard_texts, until
@@ -444,6 +446,37 @@ async def test_a_journal_that_fails_while_catching_up_keeps_our_place() -> None:
         assert await store.cursor("bot") == before
         store.fail = None
         await heard_texts(run, "one", "two")
+
+
+class Flaky(MemoryStore):
+    """A journal that fails once, and slowly, when it is to take a certain text."""
+
+    text = "missed"
+
+    async def receive(
+        self, account: str, messages: Sequence[Inbound], *more: Any, **rest: Any
+    ) -> list[Received]:
+        """See `Store.receive`."""
+        if any(message.text == self.text for message in messages):
+            self.text = ""
+            await asyncio.sleep(1)
+            raise StoreError("disk_full", "the disk is full")
+        return await super().receive(account, messages, *more, **rest)
+
+
+async def test_a_journal_that_fails_for_one_chat_keeps_its_place_beside_the_others() -> None:
+    store = Flaky()
+    mark = f"{time.time() - 5000:.6f}"
+    await store.receive("bot", (), {"mark": mark, "floor": mark})
+    async with Narrow() as sim:
+        post(sim, "missed", 3000)  # so long before the others that no overlap finds it again
+        for number in range(3):
+            sim.say(f"{number}", chat=f"user{number}", sender=f"user{number}")
+        async with running(Slack, sim.account(), store=store) as run:
+            await until(lambda: "disk_full" in codes(run))
+            assert len(run.messages) == 3
+            await until(lambda: len(run.messages) == 4)
+            assert "missed" in [message.text for message in run.messages]
 
 
 @pytest.mark.parametrize(("hours", "texts"), [(1, ["before", "after"]), (13, ["after"])])

@@ -252,19 +252,20 @@ class CatchUp:
                 await self._done(chat, kind, found)
 
     async def _done(self, chat: str, kind: str, found: list[Message]) -> None:
-        """Hand over what was for us, together with our new place."""
+        """Hand over what was for us; then the chat is no longer behind."""
         cursor, overheard = self._link.cursor, self._overhears(chat, kind)
         taken = [told(message, chat, self._me, overheard=overheard) for message in found]
         new = [message for message in taken if message is not None]
         for message in new:
             await self._link.take(message)
+        if new:
+            await self._link.commit()
+        # Not before: what another chat stores beside it stores the cursor, too.
         for last in found[-1:]:
             passed(cursor, last)
             if new:
                 remember(cursor, last, chat)
         cursor["behind"] = {key: at for key, at in cursor["behind"].items() if key != chat}
-        if new:
-            await self._link.commit()
 
     def _overhears(self, chat: str, kind: str) -> bool:
         """Whether the stream brings what does not name us, too, by what it has brought."""
