@@ -261,6 +261,18 @@ async def test_a_history_that_is_refused_is_a_gap_and_ends_nothing() -> None:
         assert seen.account.view().generation == 2
 
 
+async def test_a_history_that_only_a_proxy_refuses_is_asked_for_again() -> None:
+    async with bot() as (sim, seen):
+        sim.answers = (f"/channels/{sim.channel_id('alice')}/posts", 403, None)
+        sim.restart()
+        sim.say("behind a proxy")
+        await asyncio.sleep(30)
+        assert "behind a proxy" not in [message.text for message in seen.messages]
+        sim.answers = ("", 0, None)
+        await arrived(seen, "behind a proxy")
+        assert seen.account.last_gap is None
+
+
 async def test_a_post_whose_event_came_late_is_found_by_the_next_catch_up() -> None:
     async with bot() as (sim, seen):
         sim.faults.arm("mute")

@@ -18,7 +18,16 @@ from urllib.parse import urlencode
 import msgspec
 
 from holdfast.adapter import BadFrame, Continuity, Disconnect, Link, WebSocket, Whole, decode
-from holdfast.adapters.mattermost_api import TOKEN_HINT, Api, Channel, Error, Page, Post, path_part
+from holdfast.adapters.mattermost_api import (
+    TOKEN_HINT,
+    Api,
+    Channel,
+    Error,
+    Page,
+    Post,
+    path_part,
+    withheld,
+)
 from holdfast.adapters.mattermost_posts import Desk
 from holdfast.messages import Inbound
 from holdfast.supervision import Cause, Kind
@@ -309,7 +318,7 @@ class Stream:
         path = f"/channels/{path_part(channel)}/posts"
         reply = await self._api.call(self._link.http, "GET", path, query=query)
         self._link.alive()
-        if reply.status in (403, 404):
+        if withheld(reply):
             cause = self._api.cause(reply)
             reason = f"the history of channel {channel} is refused: {cause.message}"
             self._link.gap(reason, floor / 1000)
