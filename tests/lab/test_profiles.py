@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -231,3 +232,21 @@ def test_a_simulator_tells_why_a_session_ended(name: str) -> None:
     result = run(mode, "only", name, InProcess())
     assert (result.outcome, ends) == (Outcome.PASS, ["resume refused"]), result.reasons
     assert ends[0] in OVER
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "warning"),
+    [
+        ("dingtalk", "logical-zombie", "delivers nothing over it"),
+        ("dingtalk", "events-split-two-clients", "gets a part of the messages, picked at random"),
+        ("qqbot", "logical-zombie", "and delivers nothing, it looks like a quiet day"),
+        ("feishu", "events-split-two-clients", "what another program takes is lost"),
+    ],
+)
+def test_of_what_happens_unnoticed_the_platforms_page_warns(
+    name: str, mode: str, warning: str
+) -> None:
+    assert profile(name).excused[mode].startswith("it happens, and ")
+    assert "platform's page" in profile(name).excused[mode]
+    page = Path(__file__).parents[2] / "docs" / "platforms" / f"{name}.md"
+    assert warning in " ".join(page.read_text(encoding="utf-8").split())

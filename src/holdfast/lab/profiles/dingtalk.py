@@ -11,14 +11,16 @@ from holdfast.lab.terms import Play
 
 SOCKET = "messages come over a socket: nothing is polled"
 NO_HISTORY = (
-    "there is no history a bot may read: nothing tells a platform that delivers nothing from "
-    "people who say nothing"
+    "it happens, and can not be noticed: there is no history a bot may read, so nothing tells a "
+    "platform that delivers nothing from people who say nothing. DingTalk's own goodbye, every few "
+    "hours, bounds it; the status tells the age of the last message, and the platform's page warns"
 )
 NO_SESSION = "there is no session: each connection begins with a new ticket and continues nothing"
 UNAWARE = "any number of clients may connect with one app's credentials, and none is told of others"
 UNTOLD = (
-    "each push goes to one of the app's clients at random; nothing counts them, and there is no "
-    "history to ask for"
+    "it happens, and can not be noticed: each push goes to one of the app's clients at random, no "
+    "frame and no call tells of the others, and there is no history to ask for what they took. The "
+    "platform's page says to run one client only, and why"
 )
 ONCE = "a message for a robot is pushed once, whatever becomes of its acknowledgement"
 

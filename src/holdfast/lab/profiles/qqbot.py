@@ -11,8 +11,10 @@ from holdfast.lab.terms import Play
 
 SOCKET = "events come over a socket: nothing is polled"
 NO_HISTORY = (
-    "there is no history a bot may read: nothing tells a platform that delivers nothing from "
-    "people who say nothing"
+    "it happens, and can not be noticed: there is no history a bot may read, so nothing tells a "
+    "platform that delivers nothing from people who say nothing. QQ ends each connection about "
+    "every 30 minutes, but the next one continues the same session; the status tells the age of "
+    "the last message, and the platform's page says what to do"
 )
 SIDE_BY_SIDE = "any number of sessions live side by side, each gets all events, and none is named"
 NO_ACKS = "an event is not acknowledged: its number is, by the next heartbeat, and resumes tell it"
