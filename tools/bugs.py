@@ -202,6 +202,13 @@ CORE = (
         "        if fresh:\n            at = max(at, self._budgeted(now))\n",
         "",
     ),
+    Bug(
+        "a server's wait is clamped",
+        "supervision/machine.py",
+        "self._pace.server_wait(now, cause.retry_after)",
+        "self._pace.server_wait(now, min(cause.retry_after, 60.0))",
+        Cell("retry-after-ignored", "at login", "telegram", "6775 s were asked for"),
+    ),
 )
 
 GATEWAY = (
@@ -279,6 +286,13 @@ GATEWAY = (
         "since = self._proof_before - GAP_LEAD",
         "since = 0.0",
         Cell("zombie-half-open", "cut", "dingtalk", "in which all was well"),
+    ),
+    Bug(
+        "a server's wait is not waited for by sends",
+        "gateway/sender.py",
+        "            delay = max(delay, cause.retry_after)\n",
+        "            pass\n",
+        Cell("retry-after-ignored", "at a send", "telegram", "6775 s were asked for"),
     ),
 )
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from holdfast.lab.injection import play
 from holdfast.lab.mode import Step
-from holdfast.lab.profile import Throttle
+from holdfast.lab.profile import ASKED, Throttle
 from holdfast.lab.record import Late
 from holdfast.lab.scene import FINE, Scene
 from holdfast.lab.steps import MOMENT
@@ -55,7 +55,8 @@ def refused(times: int) -> Step:
             made = len(refusals(scene))
             scene.object(f"{made} calls were refused within {limit:g} s, not {enough}")
 
-    return Step(f"{times} calls were refused" if times > 1 else "a call was refused", do)
+    words = f"{times} calls were refused" if times > 1 else "a call was refused"
+    return Step(words, do, lasts=(times - 1) * ASKED)
 
 
 def in_its_time() -> Step:

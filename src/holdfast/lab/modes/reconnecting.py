@@ -355,10 +355,17 @@ MODES = (
                 in_its_time(),
                 none_before_its_time(),
             ),
+            # For those whose time is real: at the least nothing is lost.
+            "at a send, once": (
+                *WELL,
+                platform(Play.SEND_THROTTLED, fault=False),
+                say(3),
+                answered(2 * MINUTE),
+            ),
         },
         expect=Expect(recover=ASKED + SLOW_CAP + ATTEMPT),
         quick=True,
-        slow=frozenset({"at login, and a restart", "at a send, and a restart"}),
+        slow=frozenset({"at login, and a restart", "at a send, and a restart", "at a send, once"}),
     ),
     Mode(
         id="thundering-herd",
