@@ -32,8 +32,9 @@ from holdfast.lab.subjects.registry import HOLDFAST, subject
 from holdfast.lab.terms import Clock, Expect, Play
 from holdfast.testing import VirtualTimeLoop
 
-LAWS: Final = Expect(recover=None)
-"""No single limit fits what overlaps; the laws hold as everywhere."""
+LAWS: Final = Expect(recover=None, doubles=True)
+"""No single limit fits what overlaps; the laws hold as everywhere. Networks end in the middle of a
+send, and for longer than a platform recognises it."""
 
 JUMPS: Final = 2**31
 """Jumps of simulated time: hours of ten accounts are many."""
