@@ -27,7 +27,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     agent: str = "echo"
     """What answers, for accounts that name no agent of their own."""
     hook_listen: str = "127.0.0.1:8070"
-    """Address of the web hook server; it is started only if an account uses web hooks."""
+    """Address of the web hook server; it is started only if an account uses web hooks. It has 2,000
+    connections at a time, or half of the process's descriptors if that is less."""
     hook_url: str | None = None
     """Public https URL under which the platforms reach ``hook_listen``."""
     proxy: str | None = None
