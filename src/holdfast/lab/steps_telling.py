@@ -13,8 +13,7 @@ from typing import Final
 
 from holdfast.lab.mode import Step
 from holdfast.lab.scene import PATIENCE, Scene
-from holdfast.lab.steps import MOMENT
-from holdfast.lab.terms import Ability
+from holdfast.lab.terms import AT_ONCE, Ability
 
 LINE_LIMIT: Final = 1_000
 """Bytes of a line of the log, tracebacks apart."""
@@ -75,12 +74,12 @@ def _listen(scene: Scene) -> None:
 
 
 def met(within: float = PATIENCE) -> Step:
-    """Wait until the platform has done all that it was told to do, and the bot had the time to tell
-    of it. What never comes is told by the engine."""
+    """Wait until the platform has done all that it was told to do, and the bot has told of it or
+    had the time to. What never comes is told by the engine."""
 
     async def do(scene: Scene) -> None:
         await scene.until(lambda: not scene.seat.waiting_plays(), within)
-        await asyncio.sleep(MOMENT)
+        await scene.until(lambda: len(scene.seat.told) > scene.notes["told"], AT_ONCE)
 
     return Step("the platform has done so", do)
 
