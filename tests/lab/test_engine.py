@@ -222,6 +222,11 @@ async def test_the_time_of_day_before_a_sleep_stays_what_it_was() -> None:
     scene.slept(600.0)
     assert scene.wall_at(now) == pytest.approx(before)
     assert scene.wall_at(now + 1.0) == pytest.approx(scene.wall())
+    assert scene.awake(now, now + 3.0) == [
+        pytest.approx((before, before + 1.0)),
+        pytest.approx((before + 601.0, before + 603.0)),
+    ]
+    assert scene.awake(now, now + 1.0)[0] == pytest.approx((before, before + 1.0))
 
 
 def test_what_is_in_hand_is_waited_for_although_a_gap_covers_it() -> None:

@@ -237,8 +237,16 @@ class Scene:
         return self._wall + self.now()
 
     def wall_at(self, at: float) -> float:
-        """Unix seconds of a time on the loop's clock."""
+        """Unix seconds of a time on the loop's clock; of one in which the machine slept, of the
+        awakening."""
         return self._wall + at - sum(slept for since, slept in self._sleeps if at < since)
+
+    def awake(self, since: float, until: float) -> list[tuple[float, float]]:
+        """What of a time on the loop's clock the machine was awake, in Unix seconds."""
+        sleeps = [(at, slept) for at, slept in self._sleeps if since < at <= until]
+        begins = [since, *(at for at, _ in sleeps)]
+        ends = [*(self.wall_at(at) - slept for at, slept in sleeps), self.wall_at(until)]
+        return list(zip(map(self.wall_at, begins), ends, strict=True))
 
     def slept(self, seconds: float) -> None:
         """The whole machine has slept: the time of day went on, the loop's clock did not."""
@@ -372,6 +380,9 @@ class Scene:
     def _walls(self, spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
         return [(self.wall_at(since), self.wall_at(until)) for since, until in spans]
 
+    def _hearing(self, record: Record) -> list[tuple[float, float]]:
+        return [part for span in record.hearing() for part in self.awake(*span)]
+
     async def close(self, began: float) -> None:
         """Stop the subject and complete the records."""
         ended = self.now()
@@ -393,7 +404,7 @@ class Scene:
                 gaps=[*seat.gaps, *await self.running.gaps(seat.name)],
                 replays=seat.profile.replays and not self.expect.gap,
                 kept=() if self.expect.gap else self._walls(seat.profile.kept(seat.simulator)),
-                hearing=[(0.0, self.wall_at(began)), *self._walls(seat.record.hearing())],
+                hearing=[(0.0, self.wall_at(began)), *self._hearing(seat.record)],
                 ordered=seat.profile.ordered,
             )
 
