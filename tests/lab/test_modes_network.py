@@ -14,10 +14,10 @@ from holdfast.lab.faults.forward_proxy import ForwardProxy
 from holdfast.lab.mode import Step
 from holdfast.lab.modes import MODES
 from holdfast.lab.record import Moment, Record
-from holdfast.lab.steps_owning import second
+from holdfast.lab.steps_owning import first_life, second
 from holdfast.lab.steps_telling import asked, few_lines, listen_to_log, logged, tells_all
 from holdfast.lab.steps_world import by_proxy, explains
-from holdfast.lab.subjects import Reading, Told
+from holdfast.lab.subjects import Left, Reading, Told
 from holdfast.lab.subjects.inprocess import InProcess
 
 
@@ -39,6 +39,9 @@ class Talker:
 
     async def second(self, *, shared: bool) -> Told | None:
         return self.told
+
+    def census(self) -> Left:
+        return Left(tasks=len(self.lines))
 
 
 async def objections(
@@ -161,3 +164,18 @@ async def test_whether_a_proxy_was_asked_is_known() -> None:
 def test_the_world_can_be_played(mode: str, variant: str) -> None:
     result = run(MODES[mode], variant, "telegram", InProcess())
     assert (result.outcome, result.reasons) == (Outcome.PASS, ())
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["--- 1.0 no kill point", "connected"], []),
+        (
+            ["--- 1.0 no kill point", "--- 9.0 no kill point"],
+            ["a healthy process was ended: 2 lives"],
+        ),
+        ([], ["a healthy process was ended: 0 lives"]),
+    ],
+)
+async def test_the_end_of_a_healthy_process_is_found(lines: list[str], said: list[str]) -> None:
+    assert await objections(Talker(lines), first_life()) == said

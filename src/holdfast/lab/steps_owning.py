@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Final
 
+from holdfast.lab.faults.slow_disk import SlowDisk
 from holdfast.lab.mode import Step
 from holdfast.lab.scene import Scene
+from holdfast.lab.subjects import Left
 from holdfast.lab.terms import Ability
 
 NAMED: Final = re.compile(r"\b(?:pid|process) \d+")
@@ -59,3 +64,41 @@ def disk(*, full: bool) -> Step:
 
     what = "the disk is full" if full else "the disk has room again"
     return Step(what, do, frozenset({Ability.DISK}))
+
+
+def slow_disk() -> Step:
+    """The disk of the bot, which is not started yet, can be made to stick: see `stuck`."""
+
+    async def do(scene: Scene) -> None:
+        home = scene.aids.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-disk-"))
+        scene.notes["disk"] = made = SlowDisk(Path(home))
+        scene.aids.callback(made.ok)
+        scene.running.environ(made.environ)
+
+    needs = frozenset({Ability.KILL, Ability.JOURNAL})
+    return Step("its disk is one that may become slow", do, needs)
+
+
+def stuck(seconds: float) -> Step:
+    """An fsync takes so long. Whatever is said meanwhile can not be made durable, and waits."""
+
+    async def do(scene: Scene) -> None:
+        made: SlowDisk = scene.notes["disk"]
+        made.stick()
+        scene.seat.say(scene.wall(), "ann", "")
+        await asyncio.sleep(seconds)
+        made.ok()
+
+    needs = frozenset({Ability.KILL, Ability.JOURNAL})
+    return Step(f"an fsync takes {seconds:g} s", do, needs, seconds)
+
+
+def first_life() -> Step:
+    """Neither has it ended nor has anybody ended it: it is the process that was started first."""
+
+    async def do(scene: Scene) -> None:
+        lives = scene.running.log().count("--- ")
+        if lives != 1 or scene.running.census() == Left():
+            scene.object(f"a healthy process was ended: {lives} lives")
+
+    return Step("it was not ended", do, frozenset({Ability.KILL, Ability.LOG}))

@@ -25,6 +25,8 @@ from holdfast.lab.steps import (
     up,
     wait,
 )
+from holdfast.lab.steps_owning import first_life, slow_disk, stuck
+from holdfast.lab.steps_telling import supervised
 from holdfast.lab.terms import BACK, SILENCE, Clock, Expect, Play
 
 PROMPT: Final = 5.0
@@ -44,6 +46,13 @@ def late_replies(times: int, every: int) -> tuple[Step, ...]:
     asked = (say(chat=f"user{n}", ask=f"#sleep {n * every}") for n in range(1, times + 1))
     return (*asked, wait(1.0))
 
+
+WATCHDOG: Final = 30.0
+"""Seconds of silence after which the service manager ends the bot, as in its unit file."""
+
+BRIEF: Final = 7.0
+"""Seconds for which it stands still: longer than its own watchdog takes for normal, and short
+enough for its manager, for the readers of its status, and for every platform."""
 
 MODES = (
     Mode(
@@ -190,11 +199,36 @@ MODES = (
         group=Group.SILENT,
         what="What watches over the process blocks it, or kills it although it is healthy.",
         variants={
-            "starved": (*GREETED, *often((freeze(3.0),), 6, 1.0), *PARTING),
+            "starved": (
+                supervised(WATCHDOG),
+                *GREETED,
+                *often((freeze(3.0),), 3, 1.0),
+                *often((freeze(BRIEF),), 3, 1.0),
+                untouched(),
+                *PARTING,
+                first_life(),
+            ),
+            "the loop stands still": (
+                supervised(WATCHDOG),
+                *GREETED,
+                *often((say(ask=f"#block {BRIEF:g}", chat="ben"), wait(BRIEF)), 2, 5.0),
+                untouched(),
+                *PARTING,
+                first_life(),
+            ),
+            "an fsync takes two minutes": (
+                slow_disk(),
+                supervised(WATCHDOG),
+                *GREETED,
+                stuck(120.0),
+                first_life(),
+                accounted_for(60.0),
+                *PARTING,
+                first_life(),
+            ),
         },
-        expect=Expect(undisturbed=True),
         clock=Clock.REAL,
-        why="a process gets less of the processor than it asks for, and is not told",
+        why="a process gets less of processor and disk than it asks for, and is not told",
     ),
     Mode(
         id="slow-consumer",
