@@ -63,7 +63,7 @@ CORE = (
         "supervision/machine.py",
         "if isinstance(event, FromConnection) and event.generation != self._current.generation:",
         "if isinstance(event, FromConnection) and self._current.generation is None:",
-        Cell("server-goodbye-ignored", "notice", "slack", "did not stop within"),
+        Cell("server-goodbye-ignored", "notice", "slack", "sockets grew from"),
     ),
     Bug(
         "no deadline in LIVE",
@@ -95,7 +95,7 @@ CORE = (
         "supervision/pace.py",
         "max(self.wait_until, now + seconds)",
         "max(self.wait_until, now + min(seconds, 10.0))",
-        Cell("retry-after-ignored", "at login", "slack", "30 s were asked for"),
+        Cell("retry-after-ignored", "at login", "slack", "6775 s were asked for"),
     ),
     Bug(
         "a kick lifts the server's wait",
@@ -201,13 +201,6 @@ CORE = (
         "supervision/pace.py",
         "        if fresh:\n            at = max(at, self._budgeted(now))\n",
         "",
-    ),
-    Bug(
-        "a server's wait is clamped",
-        "supervision/machine.py",
-        "self._pace.server_wait(now, cause.retry_after)",
-        "self._pace.server_wait(now, min(cause.retry_after, 60.0))",
-        Cell("retry-after-ignored", "at login", "telegram", "6775 s were asked for"),
     ),
 )
 

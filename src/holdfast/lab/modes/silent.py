@@ -9,6 +9,7 @@ from holdfast.lab.mode import Group, Mode, Step
 from holdfast.lab.steps import (
     accounted_for,
     answered,
+    attempts,
     beats,
     connected,
     heal,
@@ -24,10 +25,18 @@ from holdfast.lab.steps import (
     up,
     wait,
 )
+from holdfast.lab.steps_delivery import counted, flat
 from holdfast.lab.terms import BACK, SILENCE, Expect, Play
 
 HOURS: Final = 7_200.0
 """Seconds for which an account that nobody talks to must stay as it is."""
+
+STEADY: Final = 10.0
+"""Seconds after which an account that has just begun is as it stays."""
+
+DRAINED: Final = 30.0
+"""Seconds after which a former connection that was left open for what it may still bring is gone,
+and before an attempt that nobody waits for has reached its limit."""
 
 POLLERS: Final = frozenset({"telegram", "matrix"})
 SOCKETS: Final = "there is no poll: the platform pushes"
@@ -133,11 +142,16 @@ MODES = (
             # Healed at once: the replacement must not wait for the end that was announced.
             "notice": (
                 *GREETED,
+                wait(STEADY),
+                counted(),
                 platform(Play.NOTICE),
                 heal(),
                 say(3, every=0.3),
                 recovered(),
                 accounted_for(),
+                wait(DRAINED),
+                attempts(1),
+                flat(),
                 *PARTING,
             ),
         },
