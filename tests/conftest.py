@@ -16,6 +16,16 @@ from holdfast.testing import run_virtual
 os.environ[SPACE] = uuid.uuid4().hex  # of each worker, which inherits the one of its parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, by their own limits: else one worker ends them, and the others idle."""
+    items.sort(key=_limit, reverse=True)
+
+
+def _limit(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run `async def test_...`: no plugin, one rule."""

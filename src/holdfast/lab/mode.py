@@ -84,6 +84,8 @@ class Mode:
     """Variants in which the platform speaks TLS, with certificates of the lab's own authority."""
     quick: bool = False
     """Whether it belongs to the quick set."""
+    quick_on: frozenset[str] = frozenset()
+    """Platforms on which the quick set plays it, where that takes long; empty: on all."""
     slow: frozenset[str] = frozenset()
     """Variants that the quick set leaves out: they last for hours, or show what another shows."""
 

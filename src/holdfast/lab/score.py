@@ -63,6 +63,8 @@ def cells(
                 one = subject_of(name, mode.clock_of(variant))
                 times = runs or (1 if name == HOLDFAST else PEER_RUNS)
                 for platform in platforms or (p for p in CAST if p in (one.platforms or CAST)):
+                    if quick and platform not in (mode.quick_on or CAST):
+                        continue
                     for number in range(times):
                         yield Cell(mode.id, variant, platform, name, number + 1)
 

@@ -365,6 +365,8 @@ MODES = (
         },
         expect=Expect(recover=ASKED + SLOW_CAP + ATTEMPT),
         quick=True,
+        # Hours of heartbeats: one that says it in words, one in a header, one that does not.
+        quick_on=frozenset({"telegram", "slack", "qqbot"}),
         slow=frozenset({"at login, and a restart", "at a send, and a restart", "at a send, once"}),
     ),
     Mode(
