@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from holdfast.adapter import Outcome, SendFailed
-from holdfast.adapters.webchat import WebChat
+from holdfast.adapters.webchat import AHEAD, WebChat
 from holdfast.backlog import Backlog
 from holdfast.errors import StoreError
 from holdfast.gateway.sender import Sender
 from holdfast.lab.simulators.webchat import WebChatSimulator
 from holdfast.messages import Attachment, Inbound, MediaKind, Outbound
+from holdfast.store.protocol import Received
 from holdfast.supervision import Kind, Published
 from holdfast.testing import MemoryStore
 from tests.harness import Running, running
@@ -225,6 +226,42 @@ async def test_what_could_not_be_stored_is_not_acknowledged_and_comes_again() ->
         await sim.until(lambda: sim.count("stored") == 2, timeout=400)
         assert run.messages[-1].text == "precious"
         await run.connected()
+
+
+async def test_a_disk_that_takes_minutes_turns_no_page_away() -> None:
+    class Slow(MemoryStore):
+        wait = 0.0
+
+        async def receive(self, *args: Any, **more: Any) -> list[Received]:
+            await asyncio.sleep(self.wait)
+            return await super().receive(*args, **more)
+
+    store = Slow()
+    async with chat(store=store) as (sim, run):
+        await met(sim, run)
+        store.wait = 300.0
+        key = sim.say("into the journal")
+        await asyncio.sleep(290)
+        assert len(details(sim, "open", "tab")) == 1  # its pings were answered all the time
+        assert key not in details(sim, "stored", "id")
+        await asyncio.sleep(20)
+        assert key in details(sim, "stored", "id")
+        assert [m.text for m in run.messages] == ["I am alice", "into the journal"]
+
+
+async def test_a_page_that_says_more_than_can_wait_is_turned_away_as_a_flood() -> None:
+    class Stuck(MemoryStore):
+        async def receive(self, *args: Any, **more: Any) -> list[Received]:
+            await asyncio.sleep(1_000)
+            return await super().receive(*args, **more)
+
+    async with chat(store=Stuck()) as (sim, _run):
+        tab = sim.open_tab()
+        await sim.until(lambda: tab.served)
+        for number in range(AHEAD + 2):
+            await tab._send(op="say", id=f"m{number}", text="x")
+            await asyncio.sleep(1)
+        await sim.until(lambda: details(sim, "refused", "why") == ["flood"])
 
 
 async def test_nothing_said_during_an_outage_is_lost() -> None:

@@ -119,6 +119,7 @@ class Tab {
         revokeObjectURL: () => { this.blobs--; },
       },
       Date: class extends Date { static now() { return now; } },
+      Math: Object.assign(Object.create(Math), { random: () => 0.5 }),
       setTimeout: (work, wait) => setTimer(work, wait), clearTimeout: clearTimer,
       setInterval: (work, wait) => setTimer(work, wait, wait),
     });

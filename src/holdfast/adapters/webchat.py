@@ -51,6 +51,9 @@ BEAT, SILENCE, GRACE = 15.0, 60.0, 20.0
 HELLO_LIMIT = 10.0
 """Seconds a new WebSocket has to say who it is."""
 
+AHEAD = 40
+"""Messages of one page that may wait for the journal; a page of ours says one at a time."""
+
 FAREWELL_LIMIT = 1.0
 """Seconds for the word why a page is sent away."""
 
@@ -206,22 +209,32 @@ class WebChat(Adapter):
         visitor.saw(hello.seen)
         settings = self._settings
         tab.put(wire.Welcome(settings.title, settings.bot, wire.MAX_TEXT, wire.MAX_IN))
-        writer = tasks.create_task(tab.write(), name="webchat writer")
+        said: asyncio.Queue[wire.Say] = asyncio.Queue(AHEAD)
+        helpers = [
+            tasks.create_task(tab.write(), name="webchat writer"),
+            tasks.create_task(self._take_all(link, chat, tab, said), name="webchat intake"),
+        ]
         try:
             link.recipient_back()
             async for raw in ws:
                 link.alive()
-                if not visitor.bucket.take(len(raw), _now()):
+                if not visitor.bucket.take(len(raw), _now()) or said.full():
                     link.skip("a flood of frames from one visitor")
                     await _send_away(ws, Refusal.FLOOD)
                     return
-                await self._hear(link, chat, visitor, tab, raw)
+                self._hear(link, visitor, tab, said, raw)
         finally:
-            writer.cancel()
+            for helper in helpers:
+                helper.cancel()
             self._visitors.leave(chat, tab, _now(), settings.keep)
 
-    async def _hear(
-        self, link: Link, chat: str, visitor: Visitor, tab: Tab, raw: str | bytes
+    def _hear(
+        self,
+        link: Link,
+        visitor: Visitor,
+        tab: Tab,
+        said: asyncio.Queue[wire.Say],
+        raw: str | bytes,
     ) -> None:
         try:
             frame = wire.parse(raw)
@@ -229,7 +242,7 @@ class WebChat(Adapter):
             frame = None
         match frame:
             case wire.Say():
-                await self._take(link, chat, tab, frame)
+                said.put_nowait(frame)
             case wire.Seen(id=key):
                 visitor.saw([key])
             case wire.Ping():
@@ -237,6 +250,14 @@ class WebChat(Adapter):
             case _:  # no sample for the log: it may hold the visitor's secret
                 link.skip("a frame that is none of the page's")
                 tab.put(wire.Error(Problem.FRAME))
+
+    async def _take_all(
+        self, link: Link, chat: str, tab: Tab, said: asyncio.Queue[wire.Say]
+    ) -> None:
+        """One after the other. A disk may take its time: meanwhile the page's pings are answered,
+        or it would come again and again until it is one too many."""
+        while (say := await said.get()) is not None:
+            await self._take(link, chat, tab, say)
 
     async def _take(self, link: Link, chat: str, tab: Tab, say: wire.Say) -> None:
         """Store what a visitor says, then tell the page that it is safe."""
