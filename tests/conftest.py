@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import os
 import uuid
+from collections import defaultdict
+from itertools import chain
 
 import pytest
 
@@ -17,13 +19,29 @@ os.environ[SPACE] = uuid.uuid4().hex  # of each worker, which inherits the one o
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, by their own limits: else one worker ends them, and the others idle."""
-    items.sort(key=_limit, reverse=True)
+    """The longest modules first, by their own limits, dealt out to all workers.
+
+    Each worker begins with a slice of the list; what came last would be ended by one of them while
+    the others idle.
+    """
+    limits: dict[str, float] = defaultdict(float)
+    for item in items:
+        if (marker := item.get_closest_marker("timeout")) is not None:
+            limits[_module(item)] = max(limits[_module(item)], float(marker.args[0]))
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slices: list[list[pytest.Item]] = [[] for _ in range(count)]
+    for number, module in enumerate(sorted(limits, key=limits.__getitem__, reverse=True)):
+        slices[number % count] += [item for item in items if _module(item) == module]
+    rest = [item for item in items if _module(item) not in limits]
+    for part in slices:
+        room = max(0, len(items) // count - len(part))
+        part += rest[:room]
+        del rest[:room]
+    items[:] = [*chain.from_iterable(slices), *rest]
 
 
-def _limit(item: pytest.Item) -> float:
-    marker = item.get_closest_marker("timeout")
-    return float(marker.args[0]) if marker else 0.0
+def _module(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(tryfirst=True)
